@@ -1,0 +1,84 @@
+//! The way out: one ring buffer for all records, and the counters that tell how many found no room.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{PerCpuArray, RingBuf},
+};
+use sandscope_ebpf::{
+    event::{Header, Kind},
+    map::{Counters, Membership},
+};
+
+/// Sized by the loader.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper takes nothing and can't fail; there is no safe wrapper for it.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Thread number of the running task.
+#[inline(always)]
+pub fn current_tid(context: &impl EbpfContext) -> u32 {
+    // The binding calls the kernel's "pid" (a thread number) by that name.
+    context.pid()
+}
+
+/// A header of `kind` about thread `tid`, at this moment.
+#[inline(always)]
+pub fn header(kind: Kind, tid: u32, membership: Membership) -> Header {
+    Header {
+        at_ns: now_ns(),
+        tid,
+        scope: membership.scope(),
+        kind: kind as u8,
+        flags: 0,
+    }
+}
+
+/// Sends a record. The reader drains on a timer: waking it for each record would cost more than everything else.
+#[inline(always)]
+pub fn send<T: Copy + 'static>(kind: Kind, record: T) {
+    send_with(kind, record, u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Sends a record that somebody waits for, and wakes the reader.
+#[inline(always)]
+pub fn send_now<T: Copy + 'static>(kind: Kind, record: T) {
+    send_with(kind, record, u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
+#[inline(always)]
+fn send_with<T: Copy + 'static>(kind: Kind, record: T, flags: u64) {
+    let sent = if let Some(mut entry) = EVENTS.reserve::<T>(0) {
+        entry.write(record);
+        entry.submit(flags);
+        true
+    } else {
+        false
+    };
+    count(kind, sent);
+}
+
+/// Counts a record that was to be written.
+#[inline(always)]
+pub fn count(kind: Kind, sent: bool) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the map gives a valid pointer to this CPU's element. An interrupt on the same CPU may come between load and
+        // store; the kinds that interrupts write differ from those that tasks write, so no increment is lost.
+        let counters = unsafe { &mut *counters };
+        counters.seen[kind as usize] += 1;
+        if !sent {
+            counters.lost[kind as usize] += 1;
+        }
+    }
+}
