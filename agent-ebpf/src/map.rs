@@ -57,7 +57,7 @@ impl Membership {
 
 /// Per-CPU counters, indexed by [`Kind`].
 #[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Counters {
     /// Records that a program had to write.
     pub seen: [u64; Kind::COUNT],
@@ -134,6 +134,16 @@ pub struct BlockPending {
     pub scope: u16,
     /// 1 for writes.
     pub write: u16,
+}
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Counters, NetDevice};
+
+    // SAFETY: `repr(C)`, made of `u64` and `u16` without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
+    unsafe impl aya::Pod for Counters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NetDevice {}
 }
 
 #[cfg(test)]

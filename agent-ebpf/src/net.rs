@@ -4,7 +4,7 @@
 //! traffic would pay for.
 
 use crate::{
-    ring::{current_tid, header, now_ns, send, send_now},
+    ring::{current_tid, header, now_ns, send},
     scope,
 };
 use aya_ebpf::{
@@ -57,7 +57,7 @@ pub fn inet_sock_set_state(context: TracePointContext) -> u32 {
             protocol: read_u16(&SOCK_PROTOCOL),
             padding: 0,
         };
-        send_now(Kind::Listen, record);
+        send(Kind::Listen, record);
     }
     1
 }

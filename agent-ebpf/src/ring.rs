@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::BPF_RB_NO_WAKEUP,
     helpers::generated::bpf_ktime_get_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf},
@@ -48,20 +48,9 @@ pub fn header(kind: Kind, tid: u32, membership: Membership) -> Header {
 /// Sends a record. The reader drains on a timer: waking it for each record would cost more than everything else.
 #[inline(always)]
 pub fn send<T: Copy + 'static>(kind: Kind, record: T) {
-    send_with(kind, record, u64::from(BPF_RB_NO_WAKEUP));
-}
-
-/// Sends a record that somebody waits for, and wakes the reader.
-#[inline(always)]
-pub fn send_now<T: Copy + 'static>(kind: Kind, record: T) {
-    send_with(kind, record, u64::from(BPF_RB_FORCE_WAKEUP));
-}
-
-#[inline(always)]
-fn send_with<T: Copy + 'static>(kind: Kind, record: T, flags: u64) {
     let sent = if let Some(mut entry) = EVENTS.reserve::<T>(0) {
         entry.write(record);
-        entry.submit(flags);
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         true
     } else {
         false
@@ -71,7 +60,7 @@ fn send_with<T: Copy + 'static>(kind: Kind, record: T, flags: u64) {
 
 /// Counts a record that was to be written.
 #[inline(always)]
-pub fn count(kind: Kind, sent: bool) {
+fn count(kind: Kind, sent: bool) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: the map gives a valid pointer to this CPU's element. An interrupt on the same CPU may come between load and
         // store; the kinds that interrupts write differ from those that tasks write, so no increment is lost.

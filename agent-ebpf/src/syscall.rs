@@ -9,7 +9,7 @@ use sandscope_ebpf::event::{Header, Kind, NO_SYSCALL, Syscall};
 
 /// Number of `ioctl` on this architecture.
 #[unsafe(no_mangle)]
-static IOCTL_NUMBER: Global<i32> = Global::new(0);
+static IOCTL_NUMBER: Global<u32> = Global::new(0);
 /// Where `struct pt_regs` keeps the second argument of a system call.
 #[unsafe(no_mangle)]
 static REGS_ARG2: Global<u32> = Global::new(0);
@@ -26,7 +26,7 @@ pub fn sys_enter(context: RawTracePointContext) -> i32 {
     let number: i64 = context.arg(1);
     task.syscall = number as i32;
     task.syscall_arg = 0;
-    if number as i32 == IOCTL_NUMBER.load() {
+    if number as u32 == IOCTL_NUMBER.load() {
         let regs: *const u8 = context.arg(0);
         // SAFETY: the helper reads kernel memory at any address and fails where there is none.
         task.syscall_arg = unsafe { bpf_probe_read_kernel(regs.add(REGS_ARG2.load() as usize).cast()) }.unwrap_or(0);

@@ -1,0 +1,6 @@
+//! What this machine is and can do. The only code that opens the kernel's own descriptions of itself.
+
+pub mod btf;
+pub mod clock;
+pub mod kallsyms;
+pub mod tracefs;
