@@ -2,8 +2,11 @@
 //!
 //! The library behind the command `sandscope`; `docs/architecture.md` shows how its modules work together.
 
+pub mod correlate;
 pub mod host;
+pub mod measure;
 pub mod probe;
+pub mod sandbox;
 pub mod workload;
 
 #[doc(hidden)]

@@ -2,9 +2,12 @@
 
 mod common;
 
-use common::{probes, run_in_scope, spawn_in_scope};
-use sandscope::probe::{Options, Record, Recording};
-use std::{collections::BTreeSet, process::Command};
+use common::{probes, python, spawn_in_scope};
+use sandscope::probe::{Options, Probes, Record, Recording};
+use std::{
+    collections::BTreeSet,
+    process::{Command, ExitStatus},
+};
 
 /// A scope number that means nothing else.
 const SCOPE: u16 = 7;
@@ -13,11 +16,11 @@ fn count(recording: &Recording, wanted: impl Fn(&Record) -> bool) -> usize {
     recording.records.iter().filter(|record| wanted(record)).count()
 }
 
-/// A program that does what Python says, and nothing else of interest.
-fn python(code: &str) -> Command {
-    let mut command = Command::new("python3");
-    command.args(["-I", "-c", code]);
-    command
+/// Runs a command to its end as a member of the scope.
+fn run_in_scope(probes: &Probes, command: &mut Command) -> (u32, ExitStatus) {
+    let mut child = spawn_in_scope(probes, SCOPE, command);
+    let pid = child.id();
+    (pid, child.wait().expect("a child can be waited for once"))
 }
 
 #[test]
@@ -41,7 +44,6 @@ fn a_process_is_followed_from_exec_to_exit_with_its_children() {
     probes.attach().unwrap();
     let (pid, status) = run_in_scope(
         &probes,
-        SCOPE,
         Command::new("sh").args(["-c", "/bin/true; /bin/true; exec /bin/true last"]),
     );
     assert!(status.success());
@@ -75,7 +77,7 @@ fn n_sleeps_are_n_switches_and_n_timer_wakeups() {
     };
     probes.attach().unwrap();
     let code = format!("import time\nfor _ in range({SLEEPS}): time.sleep(0.003)");
-    let (pid, status) = run_in_scope(&probes, SCOPE, &mut python(&code));
+    let (pid, status) = run_in_scope(&probes, &mut python(&code));
     assert!(status.success());
     probes.detach();
     let recording = probes.take().unwrap();
@@ -109,8 +111,8 @@ fn first_touches_are_page_faults() {
         "import mmap\nm = mmap.mmap(-1, {PAGES} * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n\
          m.madvise(mmap.MADV_NOHUGEPAGE)\nfor page in range({PAGES}): m[page * 4096] = 1"
     );
-    let faults = |probes: &mut sandscope::probe::Probes, code: &str| {
-        let (_, status) = run_in_scope(probes, SCOPE, &mut python(code));
+    let faults = |probes: &mut Probes, code: &str| {
+        let (_, status) = run_in_scope(probes, &mut python(code));
         assert!(status.success());
         let recording = probes.take().unwrap();
         recording
@@ -168,7 +170,7 @@ fn a_full_ring_loses_records_and_counts_them() {
     };
     probes.attach().unwrap();
     let code = "import os\nfor _ in range(20000): os.getppid()";
-    let (_, status) = run_in_scope(&probes, SCOPE, &mut python(code));
+    let (_, status) = run_in_scope(&probes, &mut python(code));
     assert!(status.success());
     probes.detach();
     let recording = probes.take().unwrap();

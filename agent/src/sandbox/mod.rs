@@ -5,6 +5,8 @@
 //! timed window, [`Instance::launch`] (the one call that starts it), then [`Instance::failure`] as long as it waits, and
 //! [`Instance::stop`] in the end, whatever happened before.
 
+pub mod console;
+pub mod network;
 use crate::workload::Workload;
 use anyhow::Result;
 use std::{collections::BTreeMap, path::PathBuf};

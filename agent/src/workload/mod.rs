@@ -1,5 +1,8 @@
 //! What runs inside a sandbox, and how the agent talks to it.
 
+pub mod callback;
+pub mod client;
+
 use std::path::PathBuf;
 
 /// A workload that is built and ready to be put into a sandbox.

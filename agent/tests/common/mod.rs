@@ -3,7 +3,10 @@
 
 use sandscope::probe::{Options, Probes};
 use sandscope_ebpf::map::Membership;
-use std::process::{Child, Command, ExitStatus};
+use std::{
+    process::{Child, Command},
+    sync::LazyLock,
+};
 
 /// The probes, or a reported skip.
 pub fn probes(test: &str, options: Options) -> Option<Probes> {
@@ -16,6 +19,24 @@ pub fn probes(test: &str, options: Options) -> Option<Probes> {
     }
 }
 
+/// A program that does what Python says, and little else. The interpreter is started by its real path: what is called
+/// `python3` may be a shell script that looks for it.
+pub fn python(code: &str) -> Command {
+    static INTERPRETER: LazyLock<String> = LazyLock::new(|| {
+        let asked = Command::new("python3")
+            .args(["-I", "-c", "import sys; print(sys.executable)"])
+            .output();
+        let asked = asked.unwrap_or_else(|error| panic!("these tests need python3: {error}"));
+        String::from_utf8(asked.stdout)
+            .expect("a path in UTF-8")
+            .trim()
+            .to_owned()
+    });
+    let mut command = Command::new(&*INTERPRETER);
+    command.args(["-I", "-S", "-c", code]);
+    command
+}
+
 /// Starts a command as a member of `scope`, as the launcher does: the calling thread is a bystander while it forks.
 pub fn spawn_in_scope(probes: &Probes, scope: u16, command: &mut Command) -> Child {
     let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
@@ -23,11 +44,4 @@ pub fn spawn_in_scope(probes: &Probes, scope: u16, command: &mut Command) -> Chi
     let child = command.spawn();
     probes.mark(tid, Membership::NONE);
     child.unwrap_or_else(|error| panic!("can't start {command:?}: {error}"))
-}
-
-/// Runs a command to its end as a member of `scope`.
-pub fn run_in_scope(probes: &Probes, scope: u16, command: &mut Command) -> (u32, ExitStatus) {
-    let mut child = spawn_in_scope(probes, scope, command);
-    let pid = child.id();
-    (pid, child.wait().expect("a child can be waited for once"))
 }

@@ -1,0 +1,386 @@
+//! Sums over a recording: exits, wake-ups, system calls, faults, and each thread's time.
+
+use super::{
+    Activity, Histories, Phase, Span,
+    history::{Crossing, Move, Names},
+};
+use crate::probe::{Record, userspace_exit_name};
+use hdrhistogram::Histogram;
+use sandscope_ebpf::event::Faults;
+use std::collections::BTreeMap;
+
+/// Distinct details kept per kind of exit: a guest decides which addresses it touches.
+const MAX_DETAILS: usize = 64;
+
+/// Exits of one vCPU for one reason.
+#[derive(Debug)]
+pub struct ExitCount {
+    /// Position of the vCPU in order of first runs.
+    pub vcpu: u32,
+    /// Tracepoint that counts.
+    pub source: &'static str,
+    /// Reason.
+    pub reason: String,
+    /// Port, address range or outcome.
+    pub detail: Option<String>,
+    /// How often.
+    pub count: u64,
+    /// Time until the vCPU went on, in nanoseconds, of those exits after which it did; `None` where the source can't tell.
+    pub times: Option<Histogram<u64>>,
+}
+
+/// Exits by vCPU, source and reason. Each source counts for itself: an access to a port can be a `kvm_exit`, a `kvm_pio` and a
+/// `kvm_userspace_exit`.
+pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Names) -> Vec<ExitCount> {
+    let mut counts = ExitCounts::default();
+    for history in &histories.tasks {
+        let Some(vcpu) = history.vcpu else { continue };
+        for (index, &(at, crossing)) in history.crossings.iter().enumerate() {
+            let Crossing::Exit { reason, isa } = crossing else {
+                continue;
+            };
+            let next = history
+                .crossings
+                .get(index + 1)
+                .filter(|(_, next)| *next == Crossing::Entry);
+            let time = next.map(|&(entered, _)| entered - at);
+            counts.add(
+                vcpu,
+                "kvm_exit",
+                names.exits.name(isa, reason),
+                None,
+                Timing::Timed(time),
+            );
+        }
+    }
+    for record in records.iter().filter(|record| record.concerns(scope)) {
+        let header = record.header();
+        let Some(history) = histories
+            .tasks
+            .iter()
+            .find(|history| history.tid == header.tid && history.vcpu.is_some())
+        else {
+            continue;
+        };
+        let Some(vcpu) = history.vcpu else { continue };
+        match record {
+            Record::KvmPio(pio) => {
+                let reason = if header.flags == 1 { "io_out" } else { "io_in" };
+                counts.add(
+                    vcpu,
+                    "kvm_pio",
+                    reason.to_owned(),
+                    Some(format!("{:#x}", pio.port)),
+                    Timing::Untimed,
+                );
+            }
+            Record::KvmMmio(mmio) => {
+                // A read that user space must satisfy comes twice; the first time it has no value.
+                let reason = match header.flags {
+                    0 => "mmio_read_unsatisfied",
+                    1 => "mmio_read",
+                    _ => "mmio_write",
+                };
+                let page = format!("{:#x}", mmio.address & !0xfff);
+                counts.add(vcpu, "kvm_mmio", reason.to_owned(), Some(page), Timing::Untimed);
+            }
+            Record::KvmHaltWake(halt) => {
+                let outcome = if header.flags & 1 == 1 { "blocked" } else { "polled" };
+                let timing = Timing::Timed(Some(halt.halted_ns));
+                counts.add(
+                    vcpu,
+                    "kvm_vcpu_wakeup",
+                    "halt".to_owned(),
+                    Some(outcome.to_owned()),
+                    timing,
+                );
+            }
+            Record::KvmUserspaceExit(exit) => {
+                let next = history.calls.partition_point(|call| call.start_ns <= header.at_ns);
+                let next = history.calls[next..].iter().find(|call| call.is_kvm_run());
+                let time = next.map(|call| call.start_ns - header.at_ns);
+                let detail = (exit.errno < 0).then(|| std::io::Error::from_raw_os_error(-exit.errno).to_string());
+                let reason = userspace_exit_name(exit.reason);
+                counts.add(vcpu, "kvm_userspace_exit", reason, detail, Timing::Timed(time));
+            }
+            _ => {}
+        }
+    }
+    counts.0.into_values().collect()
+}
+
+/// Whether a source tells how long an exit took.
+enum Timing {
+    Untimed,
+    /// `None`: it does, but not for this exit.
+    Timed(Option<u64>),
+}
+
+#[derive(Default)]
+struct ExitCounts(BTreeMap<(u32, &'static str, String, Option<String>), ExitCount>);
+
+impl ExitCounts {
+    fn add(&mut self, vcpu: u32, source: &'static str, reason: String, detail: Option<String>, timing: Timing) {
+        let mut key = (vcpu, source, reason, detail);
+        if !self.0.contains_key(&key) {
+            let from = (vcpu, source, String::new(), None);
+            let details = self
+                .0
+                .range(from..)
+                .take_while(|(other, _)| other.0 == vcpu && other.1 == source)
+                .count();
+            if details >= MAX_DETAILS {
+                key.3 = Some("other".to_owned());
+            }
+        }
+        let count = self
+            .0
+            .entry(key)
+            .or_insert_with_key(|(vcpu, source, reason, detail)| ExitCount {
+                vcpu: *vcpu,
+                source,
+                reason: reason.clone(),
+                detail: detail.clone(),
+                count: 0,
+                times: matches!(timing, Timing::Timed(_)).then(times),
+            });
+        count.count += 1;
+        if let (Some(times), Timing::Timed(Some(time))) = (&mut count.times, timing) {
+            times.saturating_record(time);
+        }
+    }
+}
+
+/// A histogram of nanoseconds up to an hour, with a relative error below one per cent.
+fn times() -> Histogram<u64> {
+    const HOUR_NS: u64 = 3_600_000_000_000;
+    Histogram::new_with_bounds(1, HOUR_NS, 2).expect("the bounds are constants that the histogram accepts")
+}
+
+/// Wake-ups of one task for one cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WakeCount {
+    /// Thread.
+    pub tid: u32,
+    /// Its role.
+    pub role: String,
+    /// Cause; see [`super::history::Wake::cause`].
+    pub cause: &'static str,
+    /// See [`super::history::Wake::detail`].
+    pub detail: String,
+    /// See [`super::history::Wake::waker`].
+    pub waker: String,
+    /// How often.
+    pub count: u64,
+    /// Time that it had waited, summed.
+    pub waited_ns: u64,
+}
+
+/// Wake-ups that ended a wait, by task and cause. `spans` are those of `histories`, in the same order.
+pub fn wakeups(histories: &Histories, spans: &[Vec<Span>]) -> Vec<WakeCount> {
+    let mut counts = BTreeMap::new();
+    for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.member) {
+        for span in spans {
+            let Activity::Blocked { woken: Some(wake), .. } = &span.activity else {
+                continue;
+            };
+            let sum: &mut (u64, u64) = counts
+                .entry((history.tid, history.role_at(span.start_ns), wake))
+                .or_default();
+            sum.0 += 1;
+            sum.1 += span.time_ns();
+        }
+    }
+    let row = |((tid, role, wake), (count, waited_ns)): ((u32, &str, &super::history::Wake), (u64, u64))| WakeCount {
+        tid,
+        role: role.to_owned(),
+        cause: wake.cause,
+        detail: wake.detail.clone(),
+        waker: wake.waker.clone(),
+        count,
+        waited_ns,
+    };
+    counts.into_iter().map(row).collect()
+}
+
+/// System calls of one role by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallCount {
+    /// Role of the callers.
+    pub role: String,
+    /// Name of the call.
+    pub call: String,
+    /// How often it was made.
+    pub count: u64,
+    /// From entry to return, summed.
+    pub time_ns: u64,
+    /// Of that, on a CPU.
+    pub on_cpu_ns: u64,
+}
+
+/// System calls by role and name. `spans` are those of `histories`, in the same order.
+pub fn calls(histories: &Histories, spans: &[Vec<Span>]) -> Vec<CallCount> {
+    let mut counts: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
+    for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.member) {
+        for call in &history.calls {
+            let sum = counts
+                .entry((history.role_at(call.start_ns).to_owned(), call.name()))
+                .or_default();
+            sum.0 += 1;
+            sum.1 += call.end_ns - call.start_ns;
+        }
+        for span in spans {
+            let Activity::Kernel { call } = &span.activity else {
+                continue;
+            };
+            let key = (history.role_at(span.start_ns).to_owned(), call.clone());
+            counts.entry(key).or_default().2 += span.time_ns();
+        }
+    }
+    counts
+        .into_iter()
+        .map(|((role, call), (count, time_ns, on_cpu_ns))| CallCount {
+            role,
+            call,
+            count,
+            time_ns,
+            on_cpu_ns,
+        })
+        .collect()
+}
+
+/// User page faults of one thread in one phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultCount {
+    /// Thread.
+    pub tid: u32,
+    /// Its role.
+    pub role: String,
+    /// Phase, or `after` the first response.
+    pub phase: &'static str,
+    /// How many.
+    pub faults: Faults,
+}
+
+/// User page faults by thread and phase.
+pub fn faults(histories: &Histories, phases: &[Phase]) -> Vec<FaultCount> {
+    let mut counts: Vec<FaultCount> = Vec::new();
+    for history in histories.tasks.iter().filter(|history| history.member) {
+        for (at, step) in &history.moves {
+            let Move::Out { faults, .. } = step else { continue };
+            if *faults == Faults::default() {
+                continue;
+            }
+            let phase = phases
+                .iter()
+                .find(|phase| *at <= phase.end_ns)
+                .map_or("after", |phase| phase.name);
+            let role = history.role_at(*at);
+            let sum = match counts
+                .iter_mut()
+                .find(|c| c.tid == history.tid && c.phase == phase && c.role == role)
+            {
+                Some(known) => &mut known.faults,
+                None => {
+                    let fresh = Faults::default();
+                    counts.push(FaultCount {
+                        tid: history.tid,
+                        role: role.to_owned(),
+                        phase,
+                        faults: fresh,
+                    });
+                    let Some(last) = counts.last_mut() else { continue };
+                    &mut last.faults
+                }
+            };
+            sum.read += faults.read;
+            sum.write += faults.write;
+            sum.exec += faults.exec;
+            sum.unknown += faults.unknown;
+        }
+    }
+    counts
+}
+
+/// What one thread's time was.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ThreadTotals {
+    /// On a CPU; the sum of the next five.
+    pub on_cpu_ns: u64,
+    /// In its own code.
+    pub user_ns: u64,
+    /// In system calls other than `KVM_RUN`.
+    pub kernel_ns: u64,
+    /// In the guest.
+    pub guest_ns: u64,
+    /// Handling exits.
+    pub exit_ns: u64,
+    /// In `KVM_RUN` where the host does not tell guest and exits apart.
+    pub kvm_run_ns: u64,
+    /// Ready, without a CPU.
+    pub runnable_ns: u64,
+    /// Waiting.
+    pub blocked_ns: u64,
+    /// Times it left a CPU.
+    pub switches: u64,
+    /// Of those, while it could have gone on.
+    pub preemptions: u64,
+    /// Times it began to wait.
+    pub sleeps: u64,
+    /// Times a wait was ended.
+    pub wakeups: u64,
+    /// Times it got another CPU than before.
+    pub migrations: u64,
+}
+
+/// Sums per thread, in the order of `histories`, whose spans `spans` are.
+pub fn threads(histories: &Histories, spans: &[Vec<Span>]) -> Vec<ThreadTotals> {
+    histories
+        .tasks
+        .iter()
+        .zip(spans)
+        .map(|(history, spans)| totals(&history.moves, spans))
+        .collect()
+}
+
+fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {
+    let mut totals = ThreadTotals::default();
+    for span in spans {
+        let time = span.time_ns();
+        let part = match &span.activity {
+            Activity::Guest => &mut totals.guest_ns,
+            Activity::Exit { .. } => &mut totals.exit_ns,
+            Activity::KvmRun => &mut totals.kvm_run_ns,
+            Activity::User => &mut totals.user_ns,
+            Activity::Kernel { .. } => &mut totals.kernel_ns,
+            Activity::Runnable => &mut totals.runnable_ns,
+            Activity::Blocked { woken, .. } => {
+                totals.wakeups += u64::from(woken.is_some());
+                &mut totals.blocked_ns
+            }
+        };
+        *part += time;
+        if span.activity.is_on_cpu() {
+            totals.on_cpu_ns += time;
+        }
+    }
+    let mut cpu = None;
+    for (_, step) in moves {
+        match step {
+            Move::In { cpu: now } => {
+                totals.migrations += u64::from(cpu.is_some_and(|before| before != *now));
+                cpu = Some(*now);
+            }
+            Move::Out { state, .. } => {
+                totals.switches += 1;
+                if *state == 0 {
+                    totals.preemptions += 1;
+                } else {
+                    totals.sleeps += 1;
+                }
+            }
+            Move::Woken(_) => {}
+        }
+    }
+    totals
+}

@@ -1,0 +1,121 @@
+//! Markers: the named instants of a start that the probes saw. The client adds its own.
+
+use super::history::{exec_words, text};
+use crate::{correlate::Histories, probe::Record};
+use sandscope_ebpf::event::Direction;
+
+/// Port of the first serial line of a PC.
+const SERIAL_PORT: u32 = 0x3f8;
+/// Console lines that become markers, and characters kept of each: the guest decides how much it prints.
+const MAX_CONSOLE_LINES: usize = 200;
+const MAX_LINE_BYTES: usize = 160;
+/// `KVM_CREATE_VM` (`include/uapi/linux/kvm.h`).
+const KVM_CREATE_VM: u64 = 0xae01;
+
+/// A named instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// Its name.
+    pub name: &'static str,
+    /// Who saw it: a probe or the client.
+    pub source: &'static str,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+    /// More about it, such as the executed file.
+    pub detail: Option<String>,
+}
+
+/// Takes the first sighting of each kind of marker, and the console's lines.
+#[derive(Default)]
+struct Markers {
+    found: Vec<Marker>,
+    line: Vec<u8>,
+    lines: usize,
+}
+
+impl Markers {
+    fn first(&mut self, name: &'static str, source: &'static str, at_ns: u64, detail: impl FnOnce() -> Option<String>) {
+        if self.found.iter().all(|marker| marker.name != name) {
+            self.found.push(Marker {
+                name,
+                source,
+                at_ns,
+                detail: detail(),
+            });
+        }
+    }
+
+    fn console_byte(&mut self, at_ns: u64, byte: u8) {
+        self.first("console_first_byte", "kvm_pio", at_ns, || None);
+        if byte != b'\n' {
+            if self.line.len() < MAX_LINE_BYTES && byte != b'\r' {
+                self.line.push(byte);
+            }
+            return;
+        }
+        if self.lines < MAX_CONSOLE_LINES {
+            self.lines += 1;
+            let detail = Some(text(&self.line));
+            self.found.push(Marker {
+                name: "console_line",
+                source: "kvm_pio",
+                at_ns,
+                detail,
+            });
+        }
+        self.line.clear();
+    }
+}
+
+/// The markers that the records of one scope hold; `histories` must be of the same records.
+pub fn markers_of_records(records: &[Record], scope: u16, histories: &Histories) -> Vec<Marker> {
+    let mut markers = Markers::default();
+    for record in records.iter().filter(|record| record.concerns(scope)) {
+        let at_ns = record.header().at_ns;
+        match record {
+            Record::Exec(exec) => {
+                let detail = || Some(exec_words(exec).join(" "));
+                markers.first("first_exec", "sched_process_exec", at_ns, detail);
+                let history = histories
+                    .tasks
+                    .iter()
+                    .find(|history| history.executed_at(exec.header.tid, at_ns));
+                let name = match history.map(|history| history.role_at(at_ns)) {
+                    Some("workload") => "workload_exec",
+                    Some("sentry") => "sentry_exec",
+                    Some("gofer") => "gofer_exec",
+                    _ => continue,
+                };
+                markers.first(name, "sched_process_exec", at_ns, detail);
+            }
+            Record::Syscall(call) if call.arg == KVM_CREATE_VM => {
+                markers.first("vm_created", "sys_exit", at_ns, || None)
+            }
+            Record::KvmEntry(_) => markers.first("first_guest_entry", "kvm_entry", at_ns, || None),
+            Record::KvmPio(pio) if pio.port == SERIAL_PORT && pio.header.flags == 1 && pio.size == 1 => {
+                markers.console_byte(at_ns, pio.value as u8);
+            }
+            Record::Listen(listen) => {
+                markers.first("listen", "inet_sock_set_state", at_ns, || {
+                    Some(format!("port {}", listen.port))
+                });
+            }
+            Record::Frame(frame) => {
+                let name = if frame.header.flags == Direction::FromSandbox as u8 {
+                    "first_frame_out"
+                } else {
+                    "first_frame_in"
+                };
+                let detail = || Some(format!("ethertype {:#06x}, {} bytes", frame.ethertype, frame.bytes));
+                markers.first(name, "tc", at_ns, detail);
+            }
+            _ => {}
+        }
+    }
+    if let Some(at_ns) = histories.first_kvm_run() {
+        // Where the host traces no entries, the first KVM_RUN stands for it.
+        markers.first("first_guest_entry", "sys_enter", at_ns, || None);
+    }
+    markers.found.sort_by_key(|marker| marker.at_ns);
+    markers.found
+}

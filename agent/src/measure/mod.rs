@@ -1,0 +1,3 @@
+//! Measurements that need no BPF.
+
+pub mod page_cache;

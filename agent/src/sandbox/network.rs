@@ -1,0 +1,7 @@
+//! stub
+#[derive(Clone, Debug)]
+pub enum Mode {
+    Private,
+    Host,
+}
+pub struct Private;
