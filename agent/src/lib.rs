@@ -3,6 +3,7 @@
 //! The library behind the command `sandscope`; `docs/architecture.md` shows how its modules work together.
 
 pub mod correlate;
+pub mod experiment;
 pub mod host;
 pub mod measure;
 pub mod probe;

@@ -177,6 +177,12 @@ impl History {
         &self.roles[after.saturating_sub(1)].1
     }
 
+    /// The first instant after `at_ns` at which the task got another role.
+    pub(super) fn next_role_change(&self, at_ns: u64) -> u64 {
+        let next = self.roles.partition_point(|&(since, _)| since <= at_ns);
+        self.roles.get(next).map_or(u64::MAX, |&(since, _)| since)
+    }
+
     /// Whether this task is the one that executed a file as thread `tid` at that instant.
     pub(super) fn executed_at(&self, tid: u32, at_ns: u64) -> bool {
         self.tid == tid && self.roles.iter().any(|&(since, _)| since == at_ns)

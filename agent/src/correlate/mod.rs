@@ -21,3 +21,6 @@ pub use history::{Bystander, Histories, History, Names};
 pub use marker::{Marker, markers_of_records};
 pub use phase::{Phase, phases};
 pub use span::{Activity, Span};
+
+#[cfg(test)]
+mod tests;
