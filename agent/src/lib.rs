@@ -1,1 +1,3 @@
 //! sandscope
+
+pub mod record;
