@@ -7,6 +7,7 @@ pub mod experiment;
 pub mod host;
 pub mod measure;
 pub mod probe;
+pub mod record;
 pub mod sandbox;
 pub mod workload;
 

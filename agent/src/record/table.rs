@@ -1,0 +1,345 @@
+//! What a table is: the macro with which one is written, once, as a documented struct, and all that follows from it.
+//!
+//! The struct is the row that the rest of the agent fills in. Its name, columns, types, nullability and documentation
+//! make the Parquet schema and the text of `sandscope schema`, so none of them can drift from the code. The columns
+//! `run_id` and `instance_id`, which every table starts with, are not written with the table: the dataset knows them.
+
+use arrow_array::{
+    ArrayRef,
+    builder::{
+        ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, ListBuilder, StringBuilder,
+        UInt16Builder, UInt32Builder, UInt64Builder,
+    },
+};
+use arrow_schema::{DataType, Field, Schema};
+use std::{fmt, sync::Arc};
+
+/// A table of the dataset.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Its name, which is also its directory.
+    pub name: &'static str,
+    /// What one of its rows is.
+    pub documentation: &'static str,
+    /// What its rows are about.
+    pub subject: Subject,
+    /// Its own columns, without those that every table starts with.
+    pub own_columns: &'static [Column],
+}
+
+impl Table {
+    /// All columns in the order of the file.
+    pub fn columns(&self) -> impl Iterator<Item = Column> + use<> {
+        let instance_id = match self.subject {
+            Subject::Run => {
+                Column::of::<Option<String>>("instance_id", "Null: these rows are about the run as a whole.")
+            }
+            Subject::Instance => Column::of::<String>("instance_id", "The instance; unique in the dataset."),
+        };
+        let run_id = Column::of::<String>("run_id", "The run, a ULID; the partition `run` has the same value.");
+        [run_id, instance_id]
+            .into_iter()
+            .chain(self.own_columns.iter().copied())
+    }
+
+    /// The same for Arrow.
+    pub fn schema(&self) -> Schema {
+        let field = |column: Column| Field::new(column.name, column.kind.data_type(), column.nullable);
+        Schema::new(self.columns().map(field).collect::<Vec<_>>())
+    }
+}
+
+/// What the rows of a table are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The run as a whole.
+    Run,
+    /// One instance.
+    Instance,
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Its name, which ends in the unit where there is one.
+    pub name: &'static str,
+    /// Type of its values.
+    pub kind: Kind,
+    /// Whether a value may be missing, which means "not measured" or "does not apply", never zero.
+    pub nullable: bool,
+    /// What the values mean.
+    pub documentation: &'static str,
+}
+
+impl Column {
+    /// The column that holds values of type `V`.
+    pub const fn of<V: Value>(name: &'static str, documentation: &'static str) -> Self {
+        Self {
+            name,
+            kind: V::KIND,
+            nullable: V::NULLABLE,
+            documentation: documentation.trim_ascii(),
+        }
+    }
+
+    /// Unit of the values as the end of the name tells it.
+    pub fn unit(&self) -> Option<&'static str> {
+        const UNITS: [(&str, &str); 4] = [("ns", "ns"), ("bytes", "bytes"), ("count", "count"), ("ratio", "1")];
+        let ending = self.name.rsplit('_').next()?;
+        UNITS
+            .iter()
+            .find(|(suffix, _)| *suffix == ending)
+            .map(|(_, unit)| *unit)
+    }
+}
+
+/// Type of a column's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// True or false.
+    Bool,
+    /// 16 bits, unsigned.
+    UInt16,
+    /// 32 bits, unsigned.
+    UInt32,
+    /// 64 bits, unsigned.
+    UInt64,
+    /// 32 bits, signed.
+    Int32,
+    /// 64 bits, signed.
+    Int64,
+    /// IEEE 754, 64 bits.
+    Float64,
+    /// UTF-8 text.
+    String,
+    /// Any number of [`Kind::UInt64`], none of them null.
+    UInt64List,
+}
+
+impl Kind {
+    /// The same for Arrow.
+    pub fn data_type(self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::UInt16 => DataType::UInt16,
+            Self::UInt32 => DataType::UInt32,
+            Self::UInt64 => DataType::UInt64,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Float64 => DataType::Float64,
+            Self::String => DataType::Utf8,
+            Self::UInt64List => DataType::List(list_element()),
+        }
+    }
+
+    /// Whether the values are numbers or lists of them.
+    pub fn is_numeric(self) -> bool {
+        !matches!(self, Self::Bool | Self::String)
+    }
+}
+
+impl fmt::Display for Kind {
+    /// The name that Arrow's readers show.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Bool => "bool",
+            Self::UInt16 => "uint16",
+            Self::UInt32 => "uint32",
+            Self::UInt64 => "uint64",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Float64 => "float64",
+            Self::String => "string",
+            Self::UInt64List => "list<uint64>",
+        })
+    }
+}
+
+/// The field inside a list, named as the Parquet specification names it.
+fn list_element() -> Arc<Field> {
+    Arc::new(Field::new("element", DataType::UInt64, false))
+}
+
+/// A type that a column can have.
+pub trait Value {
+    /// Collects such values.
+    type Builder: ArrayBuilder;
+    /// How the column calls it.
+    const KIND: Kind;
+    /// Whether a value may be missing.
+    const NULLABLE: bool;
+
+    /// An empty builder.
+    fn builder() -> Self::Builder;
+
+    /// Appends a value, or a null, and returns how many bytes it takes in memory.
+    fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize;
+}
+
+/// Implements [`Value`] for types of fixed size.
+macro_rules! fixed_size_values {
+    ($($type:ty => $builder:ty, $kind:ident;)+) => {$(
+        impl Value for $type {
+            type Builder = $builder;
+            const KIND: Kind = Kind::$kind;
+            const NULLABLE: bool = false;
+
+            fn builder() -> Self::Builder {
+                <$builder>::new()
+            }
+
+            fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize {
+                builder.append_option(value.copied());
+                size_of::<Self>()
+            }
+        }
+    )+};
+}
+
+fixed_size_values! {
+    bool => BooleanBuilder, Bool;
+    u16 => UInt16Builder, UInt16;
+    u32 => UInt32Builder, UInt32;
+    u64 => UInt64Builder, UInt64;
+    i32 => Int32Builder, Int32;
+    i64 => Int64Builder, Int64;
+    f64 => Float64Builder, Float64;
+}
+
+/// Bytes that each value of variable size takes in memory beside its content.
+const OFFSET_BYTES: usize = size_of::<i32>();
+
+impl Value for String {
+    type Builder = StringBuilder;
+    const KIND: Kind = Kind::String;
+    const NULLABLE: bool = false;
+
+    fn builder() -> Self::Builder {
+        StringBuilder::new()
+    }
+
+    fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize {
+        builder.append_option(value);
+        value.map_or(0, String::len) + OFFSET_BYTES
+    }
+}
+
+impl Value for Vec<u64> {
+    type Builder = ListBuilder<UInt64Builder>;
+    const KIND: Kind = Kind::UInt64List;
+    const NULLABLE: bool = false;
+
+    fn builder() -> Self::Builder {
+        ListBuilder::new(UInt64Builder::new()).with_field(list_element())
+    }
+
+    fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize {
+        if let Some(elements) = value {
+            builder.values().append_slice(elements);
+        }
+        builder.append(value.is_some());
+        value.map_or(0, |elements| size_of_val(elements.as_slice())) + OFFSET_BYTES
+    }
+}
+
+impl<V: Value> Value for Option<V> {
+    type Builder = V::Builder;
+    const KIND: Kind = V::KIND;
+    const NULLABLE: bool = true;
+
+    fn builder() -> Self::Builder {
+        V::builder()
+    }
+
+    fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize {
+        V::push(value.and_then(Self::as_ref), builder)
+    }
+}
+
+/// A row of a table.
+pub trait Row: 'static {
+    /// The table.
+    const TABLE: Table;
+    /// Collects such rows.
+    type Columns: Columns<Self>;
+}
+
+/// A row of a table about the run as a whole.
+pub trait OfRun: Row {}
+
+/// A row of a table about instances.
+pub trait OfInstance: Row {}
+
+/// The own columns of a table, being filled.
+pub trait Columns<R: ?Sized>: Default + Send {
+    /// Appends a row and returns how many bytes it takes in memory.
+    fn push(&mut self, row: &R) -> usize;
+
+    /// A copy of all rows so far, column by column.
+    fn snapshot(&self) -> Vec<ArrayRef>;
+}
+
+/// Defines tables: `table NAME = ROW of run|instance { COLUMN: TYPE, … }`, all documented, and `TABLES`, the list of
+/// them.
+macro_rules! tables {
+    ($(
+        $(#[doc = $about:literal])+
+        table $table:ident = $row:ident of $subject:ident { $($(#[doc = $text:literal])+ $column:ident: $type:ty,)+ }
+    )+) => {
+        /// The tables of this file.
+        pub(super) const TABLES: &[$crate::record::table::Table] =
+            &[$(<$row as $crate::record::table::Row>::TABLE),+];
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $row {
+                $($(#[doc = $text])+ pub $column: $type,)+
+            }
+
+            const _: () = {
+                use $crate::record::table;
+
+                /// One builder per column.
+                pub struct Columns {
+                    $($column: <$type as table::Value>::Builder,)+
+                }
+
+                impl Default for Columns {
+                    fn default() -> Self {
+                        Self { $($column: <$type as table::Value>::builder(),)+ }
+                    }
+                }
+
+                impl table::Columns<$row> for Columns {
+                    fn push(&mut self, row: &$row) -> usize {
+                        0 $(+ <$type as table::Value>::push(Some(&row.$column), &mut self.$column))+
+                    }
+
+                    fn snapshot(&self) -> Vec<arrow_array::ArrayRef> {
+                        vec![$(arrow_array::builder::ArrayBuilder::finish_cloned(&self.$column)),+]
+                    }
+                }
+
+                impl table::Row for $row {
+                    const TABLE: table::Table = table::Table {
+                        name: stringify!($table),
+                        documentation: concat!($($about),+).trim_ascii(),
+                        subject: table::tables!(@subject $subject),
+                        own_columns: &[
+                            $(table::Column::of::<$type>(stringify!($column), concat!($($text),+))),+
+                        ],
+                    };
+                    type Columns = Columns;
+                }
+
+                table::tables!(@marker $subject $row);
+            };
+        )+
+    };
+    (@subject run) => { table::Subject::Run };
+    (@subject instance) => { table::Subject::Instance };
+    (@marker run $row:ident) => { impl table::OfRun for $row {} };
+    (@marker instance $row:ident) => { impl table::OfInstance for $row {} };
+}
+pub(in crate::record) use tables;

@@ -1,0 +1,92 @@
+//! Tables of what threads and vCPUs did: exits, time on and off the CPU, wake-ups and system calls.
+
+use crate::record::table::tables;
+
+tables! {
+    /// One row per vCPU, source, reason and detail: how often a vCPU left the guest, and how long the host took.
+    table exits = Exit of instance {
+        /// Number of the vCPU.
+        vcpu: u32,
+        /// Tracepoint that tells of it, such as `kvm_exit` or `kvm_userspace_exit`; counts of different sources
+        /// overlap.
+        source: String,
+        /// Why, in the words of the architecture or of KVM.
+        reason: String,
+        /// More on it, such as the port or the address.
+        detail: Option<String>,
+        /// How often it happened.
+        count: u64,
+        /// Time from the exits to the next entries, all together; null where the source has no durations.
+        time_ns: Option<u64>,
+        /// Shortest time of each bucket of the histogram that is not empty, ascending.
+        bucket_floor_ns: Vec<u64>,
+        /// Exits in each of these buckets.
+        bucket_count: Vec<u64>,
+    }
+
+    /// One row per thread: what it did with its life between launch and first response.
+    table sched = Sched of instance {
+        /// The thread, as the host numbers it.
+        tid: u32,
+        /// Its process.
+        tgid: u32,
+        /// Its last name.
+        comm: String,
+        /// Its role, such as `runtime`, `vmm`, `vcpu` or `workload`.
+        role: String,
+        /// Time on a CPU.
+        on_cpu_ns: u64,
+        /// Part of it in user mode.
+        user_ns: Option<u64>,
+        /// Part of it in the kernel.
+        kernel_ns: Option<u64>,
+        /// Part of it in the guest.
+        guest_ns: Option<u64>,
+        /// Time in which it could run but had no CPU.
+        runnable_ns: u64,
+        /// Time in which it waited for something else.
+        blocked_ns: u64,
+        /// How often it left a CPU.
+        switches_count: u64,
+        /// How often it left one though it could have gone on.
+        preemptions_count: u64,
+        /// How often it left one to wait.
+        sleeps_count: u64,
+        /// How often it was woken.
+        wakeups_count: u64,
+        /// How often it went on on another CPU than before.
+        migrations_count: u64,
+    }
+
+    /// One row per thread and cause: what woke it, how often, and how long it had waited.
+    table wakeups = Wakeup of instance {
+        /// The woken thread.
+        tid: u32,
+        /// Role of the thread.
+        role: String,
+        /// What woke it: `task`, `hrtimer`, `irq`, `timer` or `softirq`.
+        cause: String,
+        /// More on the cause: the timer's function, the interrupt or the softirq.
+        detail: Option<String>,
+        /// Role or name of the task that woke it; null unless the cause is `task`.
+        waker: Option<String>,
+        /// How often it happened.
+        count: u64,
+        /// Time that it had waited, all together.
+        waited_ns: u64,
+    }
+
+    /// One row per role and system call.
+    table syscalls = Syscall of instance {
+        /// Role of the threads.
+        role: String,
+        /// Name of the system call.
+        syscall: String,
+        /// How many returned.
+        count: u64,
+        /// Time in them, waiting included, of all threads together.
+        time_ns: u64,
+        /// Part of it on a CPU.
+        on_cpu_ns: u64,
+    }
+}

@@ -1,0 +1,93 @@
+//! Tables about runs and instances themselves: what was measured, under which conditions, and what was lost.
+
+use crate::record::table::tables;
+
+tables! {
+    /// One row per run: one invocation of the agent. It is written when the run starts and again when it ends.
+    table runs = Run of run {
+        /// What was run, such as `cold-start`.
+        experiment: String,
+        /// When the run started, since the Unix epoch.
+        started_at_unix_ns: i64,
+        /// When the run ended, since the Unix epoch; null while it goes on and for ever when it was killed.
+        finished_at_unix_ns: Option<i64>,
+        /// The command line; of absolute paths only the file name.
+        command_line: String,
+        /// Seed of everything random in the run, such as the order of the instances.
+        seed: u64,
+        /// Version of sandscope.
+        sandscope_version: String,
+        /// Version of the schema that the run was written with.
+        schema_version: u32,
+        /// Name of the host.
+        host_name: String,
+        /// Release of the host's kernel.
+        kernel_release: String,
+        /// Machine architecture as the kernel calls it, such as `x86_64`.
+        architecture: String,
+        /// Model of the first CPU.
+        cpu_model: Option<String>,
+        /// CPUs that are online.
+        cpus_count: Option<u32>,
+        /// Memory of the host that the kernel can use.
+        memory_bytes: Option<u64>,
+        /// Whether the run could use probes at all.
+        probes_available: bool,
+        /// Probes that were missing and why; null when none was.
+        probes_missing: Option<String>,
+        /// Records of all probes that found no room.
+        lost_events_count: u64,
+        /// Instances that were started so far.
+        instances_count: u32,
+        /// Instances of these that failed.
+        failed_count: u32,
+        /// Everything about host, tools and conditions, as JSON; the key `manifest` of the file has the same.
+        manifest_json: String,
+    }
+
+    /// One row per instance: one started sandbox. It is written after the instance's rows in all other tables.
+    table instances = Instance of instance {
+        /// Kind of the sandbox, such as `runc`.
+        sandbox: String,
+        /// What ran inside, such as `rust`.
+        workload: String,
+        /// Place in the order of the run, from 0.
+        position: u32,
+        /// Whether probes were attached; instances without them tell what measuring costs.
+        probes: bool,
+        /// Whether it started and gave a good response.
+        ok: bool,
+        /// Why it did not; null when `ok`.
+        error: Option<String>,
+        /// From launch to the first good response.
+        wall_ns: Option<u64>,
+        /// The launch on `CLOCK_MONOTONIC`; the instants of the other tables are relative to it.
+        launched_at_monotonic_ns: Option<i64>,
+        /// The launch since the Unix epoch.
+        launched_at_unix_ns: Option<i64>,
+        /// What was done to the files that its start reads: `primed` (read into the page cache), `evicted` or `asis`.
+        cache: String,
+        /// Pages of these files.
+        cache_pages_count: Option<u64>,
+        /// Pages of these that were in the page cache right before the launch.
+        cache_resident_pages_count: Option<u64>,
+        /// How it was connected, such as `private` or `host`.
+        network: String,
+        /// Records of its probes that found no room.
+        lost_events_count: u64,
+        /// Part of `wall_ns` that no category of `attribution` claims.
+        unattributed_ns: Option<u64>,
+        /// Further conditions of the instance, as JSON.
+        conditions_json: String,
+    }
+
+    /// One row per instance and kind of record: how many the probes had to write, and how many found no room.
+    table events = EventCount of instance {
+        /// The record, such as `switch`.
+        kind: String,
+        /// Records that the probes had to write.
+        seen_count: u64,
+        /// Those of them for which the buffer had no room.
+        lost_count: u64,
+    }
+}
