@@ -43,11 +43,7 @@ fn field<T: Default>(context: &TracePointContext, offset: &Global<u32>) -> T {
 
 #[inline(always)]
 fn key(context: &TracePointContext, device: &Global<u32>, sector: &Global<u32>) -> BlockKey {
-    BlockKey {
-        sector: field(context, sector),
-        device: field(context, device),
-        padding: 0,
-    }
+    BlockKey { sector: field(context, sector), device: field(context, device), padding: 0 }
 }
 
 #[tracepoint(category = "block", name = "block_bio_queue")]
@@ -65,11 +61,7 @@ pub fn block_bio_queue(context: TracePointContext) -> u32 {
             scope: membership.scope(),
             write: u16::from(letter == b'W'),
         };
-        let _ = BLOCK_PENDING.insert(
-            key(&context, &BIO_QUEUE_DEV, &BIO_QUEUE_SECTOR),
-            pending,
-            u64::from(BPF_ANY),
-        );
+        let _ = BLOCK_PENDING.insert(key(&context, &BIO_QUEUE_DEV, &BIO_QUEUE_SECTOR), pending, u64::from(BPF_ANY));
     }
     1
 }

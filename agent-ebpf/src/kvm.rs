@@ -51,15 +51,7 @@ pub fn kvm_exit(context: TracePointContext) -> u32 {
             // SAFETY: as above.
             offset => unsafe { context.read_at(offset as usize) }.unwrap_or(0),
         };
-        send(
-            Kind::KvmExit,
-            KvmExit {
-                header,
-                guest_ip,
-                reason,
-                isa,
-            },
-        );
+        send(Kind::KvmExit, KvmExit { header, guest_ip, reason, isa });
     }
     1
 }
@@ -67,14 +59,7 @@ pub fn kvm_exit(context: TracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
 pub fn kvm_userspace_exit(context: RawTracePointContext) -> i32 {
     if let Some(header) = header_of_current(&context, Kind::KvmUserspaceExit) {
-        send(
-            Kind::KvmUserspaceExit,
-            KvmUserspaceExit {
-                header,
-                reason: context.arg(0),
-                errno: context.arg(1),
-            },
-        );
+        send(Kind::KvmUserspaceExit, KvmUserspaceExit { header, reason: context.arg(0), errno: context.arg(1) });
     }
     0
 }
@@ -92,16 +77,7 @@ pub fn kvm_pio(context: RawTracePointContext) -> i32 {
             2 => value & 0xffff,
             _ => value,
         };
-        send(
-            Kind::KvmPio,
-            KvmPio {
-                header,
-                port: context.arg(1),
-                size,
-                count: context.arg(3),
-                value,
-            },
-        );
+        send(Kind::KvmPio, KvmPio { header, port: context.arg(1), size, count: context.arg(3), value });
     }
     0
 }
@@ -113,27 +89,14 @@ pub fn kvm_mmio(context: RawTracePointContext) -> i32 {
         let length: u32 = context.arg(1);
         let data: *const u8 = context.arg(3);
         // SAFETY: the helper reads kernel memory at any address and fails where there is none.
-        let value: u64 = if data.is_null() {
-            0
-        } else {
-            unsafe { bpf_probe_read_kernel(data.cast()) }.unwrap_or(0)
-        };
+        let value: u64 = if data.is_null() { 0 } else { unsafe { bpf_probe_read_kernel(data.cast()) }.unwrap_or(0) };
         let value = match length {
             1 => value & 0xff,
             2 => value & 0xffff,
             4 => value & 0xffff_ffff,
             _ => value,
         };
-        send(
-            Kind::KvmMmio,
-            KvmMmio {
-                header,
-                address: context.arg(2),
-                value,
-                length,
-                padding: 0,
-            },
-        );
+        send(Kind::KvmMmio, KvmMmio { header, address: context.arg(2), value, length, padding: 0 });
     }
     0
 }
@@ -144,13 +107,7 @@ pub fn kvm_vcpu_wakeup(context: RawTracePointContext) -> i32 {
         let waited: u8 = context.arg(1);
         let valid: u8 = context.arg(2);
         header.flags = waited & 1 | (valid & 1) << 1;
-        send(
-            Kind::KvmHaltWake,
-            KvmHaltWake {
-                header,
-                halted_ns: context.arg(0),
-            },
-        );
+        send(Kind::KvmHaltWake, KvmHaltWake { header, halted_ns: context.arg(0) });
     }
     0
 }
@@ -158,13 +115,8 @@ pub fn kvm_vcpu_wakeup(context: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kvm_halt_poll_ns")]
 pub fn kvm_halt_poll_ns(context: RawTracePointContext) -> i32 {
     if let Some(header) = header_of_current(&context, Kind::KvmHaltPoll) {
-        let record = KvmHaltPoll {
-            header,
-            vcpu: context.arg(1),
-            new_ns: context.arg(2),
-            old_ns: context.arg(3),
-            padding: 0,
-        };
+        let record =
+            KvmHaltPoll { header, vcpu: context.arg(1), new_ns: context.arg(2), old_ns: context.arg(3), padding: 0 };
         send(Kind::KvmHaltPoll, record);
     }
     0

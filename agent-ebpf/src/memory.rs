@@ -28,20 +28,10 @@ pub fn take_faults() -> Faults {
     match of_this_cpu() {
         Some(faults) => {
             let taken = *faults;
-            *faults = Faults {
-                read: 0,
-                write: 0,
-                exec: 0,
-                unknown: 0,
-            };
+            *faults = Faults { read: 0, write: 0, exec: 0, unknown: 0 };
             taken
         }
-        None => Faults {
-            read: 0,
-            write: 0,
-            exec: 0,
-            unknown: 0,
-        },
+        None => Faults { read: 0, write: 0, exec: 0, unknown: 0 },
     }
 }
 

@@ -36,13 +36,7 @@ pub fn current_tid(context: &impl EbpfContext) -> u32 {
 /// A header of `kind` about thread `tid`, at this moment.
 #[inline(always)]
 pub fn header(kind: Kind, tid: u32, membership: Membership) -> Header {
-    Header {
-        at_ns: now_ns(),
-        tid,
-        scope: membership.scope(),
-        kind: kind as u8,
-        flags: 0,
-    }
+    Header { at_ns: now_ns(), tid, scope: membership.scope(), kind: kind as u8, flags: 0 }
 }
 
 /// Sends a record. The reader drains on a timer: waking it for each record would cost more than everything else.

@@ -46,12 +46,7 @@ static MM_ARG_END: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static BINPRM_FILENAME: Global<u32> = Global::new(0);
 
-const NEW_TASK: Task = Task {
-    syscall_since_ns: 0,
-    syscall_arg: 0,
-    syscall: NO_SYSCALL,
-    padding: 0,
-};
+const NEW_TASK: Task = Task { syscall_since_ns: 0, syscall_arg: 0, syscall: NO_SYSCALL, padding: 0 };
 
 /// What thread `tid` is to sandscope.
 #[inline(always)]
@@ -121,15 +116,7 @@ pub fn task_newtask(context: RawTracePointContext) -> i32 {
     let clone_flags: u64 = context.arg(1);
     set(child_tid, parent.of_child(clone_flags & CLONE_THREAD != 0));
     let header = header(Kind::TaskNew, parent_tid, parent);
-    send(
-        Kind::TaskNew,
-        TaskNew {
-            header,
-            clone_flags,
-            child_tid,
-            tgid: context.tgid(),
-        },
-    );
+    send(Kind::TaskNew, TaskNew { header, clone_flags, child_tid, tgid: context.tgid() });
     0
 }
 
@@ -187,11 +174,7 @@ fn read_args(args: &mut [u8; ARGS_BYTES]) -> u32 {
     if start == 0 || end <= start {
         return 0;
     }
-    let length = if length > ARGS_BYTES as u64 {
-        ARGS_BYTES as u64
-    } else {
-        length
-    };
+    let length = if length > ARGS_BYTES as u64 { ARGS_BYTES as u64 } else { length };
     // The whole buffer is read where it can be, so that the verifier sees a constant; what follows the arguments is the
     // environment, which `args_bytes` cuts off. SAFETY: the helper fails where no user memory is mapped.
     if unsafe { bpf_probe_read_user_buf(start as *const u8, args) }.is_err() {
@@ -206,14 +189,7 @@ pub fn sched_process_exit(context: RawTracePointContext) -> i32 {
     let membership = of(tid);
     if membership.is_recorded() {
         let header = header(Kind::Exit, tid, membership);
-        send(
-            Kind::Exit,
-            Exit {
-                header,
-                tgid: context.tgid(),
-                padding: 0,
-            },
-        );
+        send(Kind::Exit, Exit { header, tgid: context.tgid(), padding: 0 });
     }
     0
 }

@@ -50,13 +50,7 @@ pub fn sys_exit(context: RawTracePointContext) -> i32 {
         send(
             Kind::Syscall,
             Syscall {
-                header: Header {
-                    at_ns: now_ns(),
-                    tid,
-                    scope: membership.scope(),
-                    kind: Kind::Syscall as u8,
-                    flags: 0,
-                },
+                header: Header { at_ns: now_ns(), tid, scope: membership.scope(), kind: Kind::Syscall as u8, flags: 0 },
                 since_ns: task.syscall_since_ns,
                 arg: task.syscall_arg,
                 result: context.arg(1),

@@ -119,17 +119,7 @@ pub fn sched_waking(context: RawTracePointContext) -> i32 {
     header.flags = cause as u8;
     let waker_comm = bpf_get_current_comm().unwrap_or_default();
     let waker_scope = scope::of(waker_tid).scope();
-    send(
-        Kind::Wake,
-        Wake {
-            header,
-            detail,
-            waker_tid,
-            waker_scope,
-            padding: 0,
-            waker_comm,
-        },
-    );
+    send(Kind::Wake, Wake { header, detail, waker_tid, waker_scope, padding: 0, waker_comm });
     0
 }
 

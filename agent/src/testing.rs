@@ -11,11 +11,7 @@ pub fn skip(test: &str, feature: &str, reason: impl Display) {
     let line = format!("SKIP {test} [{feature}]: {reason}");
     eprintln!("{line}");
     let Some(path) = std::env::var_os(SKIP_LOG) else { return };
-    let written = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .and_then(|mut log| writeln!(log, "{line}"));
+    let written = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut log| writeln!(log, "{line}"));
     if let Err(error) = written {
         panic!("can't write to {SKIP_LOG}={}: {error}", path.display());
     }

@@ -13,21 +13,9 @@ use std::process::Command;
 
 const SCOPE: u16 = 9;
 const RULES: &[RoleRule] = &[
-    RoleRule {
-        role: "program",
-        contains: "python",
-        forked: None,
-    },
-    RoleRule {
-        role: "program",
-        contains: "/sh",
-        forked: None,
-    },
-    RoleRule {
-        role: "child",
-        contains: "/bin/true",
-        forked: None,
-    },
+    RoleRule { role: "program", contains: "python", forked: None },
+    RoleRule { role: "program", contains: "/sh", forked: None },
+    RoleRule { role: "child", contains: "/bin/true", forked: None },
 ];
 
 /// Runs a command in scope and accounts for the time from just before the fork to its end.
@@ -45,27 +33,12 @@ fn account(test: &str, command: &mut Command) -> Option<(u64, Vec<Share>, Record
     // The last thing that happened in the scope: when the test itself got a CPU again is not the command's time.
     let end_ns = recording.records.last().unwrap().header().at_ns;
     assert_eq!(recording.lost(), 0);
-    let mut names = Names {
-        exits: ExitReasons::of_running_kernel(),
-        ..Names::default()
-    };
+    let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
     names.learn(&recording.records);
-    let bystanders = [Bystander {
-        tid: launcher,
-        role: "launcher".to_owned(),
-        until_ns: Some(spawned_ns),
-    }];
+    let bystanders = [Bystander { tid: launcher, role: "launcher".to_owned(), until_ns: Some(spawned_ns) }];
     let histories = Histories::of(&recording.records, SCOPE, &bystanders, RULES, &names);
-    let spans: Vec<_> = histories
-        .tasks
-        .iter()
-        .map(|task| task.spans(start_ns, end_ns))
-        .collect();
-    let phases = [Phase {
-        name: "all",
-        start_ns,
-        end_ns,
-    }];
+    let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
+    let phases = [Phase { name: "all", start_ns, end_ns }];
     let shares = attribute(&histories, &spans, &recording.records, &phases, &names);
     for share in &shares {
         let (category, role, detail) = (share.category.name(), &share.role, &share.detail);
@@ -75,24 +48,13 @@ fn account(test: &str, command: &mut Command) -> Option<(u64, Vec<Share>, Record
 }
 
 fn sum(shares: &[Share], wanted: impl Fn(&Share) -> bool) -> u64 {
-    shares
-        .iter()
-        .filter(|share| wanted(share))
-        .map(|share| share.time_ns)
-        .sum()
+    shares.iter().filter(|share| wanted(share)).map(|share| share.time_ns).sum()
 }
 
 fn assert_complete(wall_ns: u64, shares: &[Share]) {
-    assert_eq!(
-        sum(shares, |_| true),
-        wall_ns,
-        "every nanosecond has exactly one category"
-    );
+    assert_eq!(sum(shares, |_| true), wall_ns, "every nanosecond has exactly one category");
     let unattributed = sum(shares, |share| share.category == Category::Unattributed);
-    assert!(
-        unattributed * 20 <= wall_ns,
-        "{unattributed} of {wall_ns} ns are not explained"
-    );
+    assert!(unattributed * 20 <= wall_ns, "{unattributed} of {wall_ns} ns are not explained");
 }
 
 #[test]
@@ -107,16 +69,10 @@ fn sleeps_are_waits_for_a_timer() {
     assert_complete(wall_ns, &shares);
     let slept = sum(&shares, |share| {
         share.category == Category::WaitTimer
-            && share
-                .detail
-                .as_deref()
-                .is_some_and(|detail| detail.contains("clock_nanosleep"))
+            && share.detail.as_deref().is_some_and(|detail| detail.contains("clock_nanosleep"))
     });
     let asked = SLEEPS * SLEEP_MS * 1_000_000;
-    assert!(
-        (asked..asked + asked / 4).contains(&slept),
-        "slept {slept} ns of {asked}"
-    );
+    assert!((asked..asked + asked / 4).contains(&slept), "slept {slept} ns of {asked}");
 }
 
 #[test]
@@ -136,18 +92,13 @@ fn a_busy_loop_is_user_time_of_its_role() {
 #[test]
 fn children_are_accounted_for_by_role() {
     let script = "i=0; while [ $i -lt 30 ]; do /bin/true; i=$((i+1)); done";
-    let Some((wall_ns, shares, recording)) = account(
-        "children_are_accounted_for_by_role",
-        Command::new("sh").args(["-c", script]),
-    ) else {
+    let Some((wall_ns, shares, recording)) =
+        account("children_are_accounted_for_by_role", Command::new("sh").args(["-c", script]))
+    else {
         return;
     };
     assert_complete(wall_ns, &shares);
-    let execs = recording
-        .records
-        .iter()
-        .filter(|r| matches!(r, sandscope::probe::Record::Exec(_)))
-        .count();
+    let execs = recording.records.iter().filter(|r| matches!(r, sandscope::probe::Record::Exec(_))).count();
     assert_eq!(execs, 31);
     for role in ["program", "child"] {
         let time = sum(&shares, |share| share.role.as_deref() == Some(role));

@@ -42,10 +42,8 @@ fn a_process_is_followed_from_exec_to_exit_with_its_children() {
         return;
     };
     probes.attach().unwrap();
-    let (pid, status) = run_in_scope(
-        &probes,
-        Command::new("sh").args(["-c", "/bin/true; /bin/true; exec /bin/true last"]),
-    );
+    let (pid, status) =
+        run_in_scope(&probes, Command::new("sh").args(["-c", "/bin/true; /bin/true; exec /bin/true last"]));
     assert!(status.success());
     probes.detach();
     let recording = probes.take().unwrap();
@@ -128,10 +126,7 @@ fn first_touches_are_page_faults() {
     let without = faults(&mut probes, &code.replace("m[page * 4096] = 1", "m"));
     let with = faults(&mut probes, &code);
     let difference = with - without;
-    assert!(
-        (PAGES..=PAGES + 50).contains(&difference),
-        "{with} - {without} = {difference}, expected {PAGES}"
-    );
+    assert!((PAGES..=PAGES + 50).contains(&difference), "{with} - {without} = {difference}, expected {PAGES}");
 }
 
 #[test]
@@ -161,10 +156,7 @@ fn a_listening_socket_is_seen_with_its_port() {
 
 #[test]
 fn a_full_ring_loses_records_and_counts_them() {
-    let options = Options {
-        ring_bytes: 4096,
-        ..Options::default()
-    };
+    let options = Options { ring_bytes: 4096, ..Options::default() };
     let Some(mut probes) = probes("a_full_ring_loses_records_and_counts_them", options) else {
         return;
     };

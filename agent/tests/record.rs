@@ -1,11 +1,7 @@
 //! The dataset from outside: what is in the files, after good runs, kills, full disks and refusals, and for other
 //! readers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic and print, also in its helpers"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
 use arrow_array::{
     Array, ArrayRef, RecordBatch,
@@ -36,10 +32,7 @@ fn scratch() -> TempDir {
 
 /// A dataset whose parts are full after so many rows.
 fn dataset(out: &Path, run_id: Ulid, rows_count: usize) -> Dataset {
-    let limits = Limits {
-        rows_count,
-        ..Limits::default()
-    };
+    let limits = Limits { rows_count, ..Limits::default() };
     let manifest = Manifest::new("cold-start", 7);
     Dataset::create(out, run_id, &manifest).unwrap().with_limits(limits)
 }
@@ -98,9 +91,7 @@ fn parts(out: &Path, table: &str, run_id: Ulid) -> Vec<PathBuf> {
         .map(|entry| {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let number = name
-                .strip_prefix("part-")
-                .and_then(|rest| rest.strip_suffix(".parquet"));
+            let number = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".parquet"));
             let number = number.unwrap_or_else(|| panic!("{name} is in a table"));
             (number.parse().unwrap(), path)
         })
@@ -139,10 +130,7 @@ fn rows_of_parts(out: &Path, table: &str, run_id: Ulid) -> Vec<usize> {
 fn file_metadata(path: &Path) -> BTreeMap<String, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap()).unwrap();
     let pairs = reader.metadata().file_metadata().key_value_metadata().unwrap();
-    pairs
-        .iter()
-        .map(|pair| (pair.key.clone(), pair.value.clone().unwrap()))
-        .collect()
+    pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone().unwrap())).collect()
 }
 
 /// Says that a test could not run here, where people and the harness see it.
@@ -261,10 +249,7 @@ fn a_full_part_is_finished_and_never_written_again() {
 #[test]
 fn rows_that_no_flush_separates_are_divided_too_by_number_and_by_memory() {
     let (out, run_id) = (scratch(), Ulid::generate());
-    let limits = Limits {
-        rows_count: 100,
-        rows_bytes: 64 << 10,
-    };
+    let limits = Limits { rows_count: 100, rows_bytes: 64 << 10 };
     let manifest = Manifest::new("cold-start", 7);
     let dataset = Dataset::create(out.path(), run_id, &manifest).unwrap();
     let mut dataset = dataset.with_limits(limits);
@@ -272,11 +257,7 @@ fn rows_that_no_flush_separates_are_divided_too_by_number_and_by_memory() {
     // Each of these takes 16,000 bytes and a little more.
     let wide = exit(None, None, &[(1, 1); 1000]);
     dataset.append("one", std::iter::repeat_n(wide, 10)).unwrap();
-    assert_eq!(
-        rows_of_parts(out.path(), "exits", run_id),
-        [5],
-        "others are in memory only"
-    );
+    assert_eq!(rows_of_parts(out.path(), "exits", run_id), [5], "others are in memory only");
     dataset.flush().unwrap();
     assert_eq!(rows_of_parts(out.path(), "exits", run_id), [5, 5]);
     let rows = rows_of_parts(out.path(), "phases", run_id);
@@ -305,21 +286,11 @@ fn the_row_of_the_run_is_replaced_at_its_end() {
     assert_eq!((finished, &json["conditions"]), (None, &serde_json::json!({})));
 
     manifest.conditions.insert("cache".to_owned(), "evicted".to_owned());
-    let outcome = Outcome {
-        finished_at_unix_ns: Some(9),
-        instances_count: 4,
-        ..Outcome::default()
-    };
+    let outcome = Outcome { finished_at_unix_ns: Some(9), instances_count: 4, ..Outcome::default() };
     dataset.describe(&manifest, &outcome).unwrap();
     let (finished, json) = row();
-    assert_eq!(
-        (finished, &json["conditions"]["cache"]),
-        (Some(9), &"evicted".to_owned().into())
-    );
-    assert_eq!(
-        json["host"]["name"],
-        rustix::system::uname().nodename().to_str().unwrap()
-    );
+    assert_eq!((finished, &json["conditions"]["cache"]), (Some(9), &"evicted".to_owned().into()));
+    assert_eq!(json["host"]["name"], rustix::system::uname().nodename().to_str().unwrap());
 }
 
 #[test]
@@ -358,9 +329,7 @@ fn writer_to_be_killed() {
         let first = u64::from(position) * KILLED_PHASES;
         let phases = (first..first + KILLED_PHASES).map(phase);
         dataset.append(&position.to_string(), phases).unwrap();
-        dataset
-            .append(&position.to_string(), [instance(position, None)])
-            .unwrap();
+        dataset.append(&position.to_string(), [instance(position, None)]).unwrap();
         dataset.flush().unwrap();
         eprintln!("flushed {position}");
     }
@@ -394,16 +363,9 @@ fn a_kill_leaves_whole_instances_in_readable_files() {
         assert_eq!(starts, ascending, "rows of phases are a prefix");
         let instances: usize = rows_of_parts(out.path(), "instances", run_id).iter().sum();
         let promised = flushed.lines().filter(|line| line.starts_with("flushed ")).count();
-        assert!(
-            instances >= promised,
-            "{promised} instances were flushed, {instances} are there"
-        );
+        assert!(instances >= promised, "{promised} instances were flushed, {instances} are there");
         let phases = instances * usize::try_from(KILLED_PHASES).unwrap();
-        assert!(
-            starts.len() >= phases,
-            "{instances} instances but {} phases",
-            starts.len()
-        );
+        assert!(starts.len() >= phases, "{instances} instances but {} phases", starts.len());
         instances_in_total += instances;
         in_the_middle_of_a_file += fs::read_dir(out.path().join(".unfinished")).unwrap().count();
     }
@@ -460,9 +422,7 @@ fn a_full_disk_is_an_error_that_costs_no_row() {
             written += 20;
             assert!(written < 10_000, "the disk takes everything");
         };
-        let Error::File { path, reason, .. } = &error else {
-            panic!("{error}")
-        };
+        let Error::File { path, reason, .. } = &error else { panic!("{error}") };
         assert_eq!(reason.kind(), ErrorKind::StorageFull);
         assert!(path.starts_with(&out), "{error}");
         let message = error.to_string();
@@ -481,11 +441,7 @@ fn a_full_disk_is_an_error_that_costs_no_row() {
         assert_eq!(rows, expected, "rows are kept for the next try");
     });
     if ran.is_none() {
-        skip(
-            "a_full_disk_is_an_error_that_costs_no_row",
-            "mount",
-            "mounting a small tmpfs needs CAP_SYS_ADMIN",
-        );
+        skip("a_full_disk_is_an_error_that_costs_no_row", "mount", "mounting a small tmpfs needs CAP_SYS_ADMIN");
     }
 }
 

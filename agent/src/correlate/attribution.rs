@@ -121,21 +121,12 @@ pub fn attribute(
                     category => (category, span.start_ns),
                 };
                 let charge = charges.index(charge);
-                segments.push(Segment {
-                    start_ns: span.start_ns,
-                    end_ns: span.end_ns,
-                    order,
-                    charge,
-                });
+                segments.push(Segment { start_ns: span.start_ns, end_ns: span.end_ns, order, charge });
             }
         }
     }
     let mut shares: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-    let unattributed = charges.index(Charge {
-        category: Category::Unattributed,
-        role: None,
-        detail: None,
-    });
+    let unattributed = charges.index(Charge { category: Category::Unattributed, role: None, detail: None });
     sweep(&segments, phases, |phase, segment, time_ns| {
         let charge = segment.map_or(unattributed, |segment| segments[segment].charge);
         *shares.entry((phase, charge)).or_default() += time_ns;
@@ -148,13 +139,7 @@ pub fn attribute(
         .into_iter()
         .map(|((phase, charge), time_ns)| {
             let Charge { category, role, detail } = charges.all[charge].clone();
-            Share {
-                phase: phases[phase].name,
-                category,
-                role,
-                detail,
-                time_ns,
-            }
+            Share { phase: phases[phase].name, category, role, detail, time_ns }
         })
         .collect();
     // Within a phase, largest first.
@@ -200,9 +185,7 @@ fn sweep(segments: &[Segment], phases: &[Phase], mut give: impl FnMut(usize, Opt
                     active.remove(&entry);
                 }
             }
-            let until = borders
-                .peek()
-                .map_or(phase.end_ns, |&(border, ..)| border.min(phase.end_ns));
+            let until = borders.peek().map_or(phase.end_ns, |&(border, ..)| border.min(phase.end_ns));
             give(number, active.first().map(|&(_, index)| index), until - at);
             at = until;
         }
@@ -212,13 +195,7 @@ fn sweep(segments: &[Segment], phases: &[Phase], mut give: impl FnMut(usize, Opt
 /// What a span of a task can be charged to; nothing for a wait that explains nothing.
 fn charge(history: &History, span: &Span, blocks: &Blocks, names: &Names) -> Option<Charge> {
     let role = history.role_at(span.start_ns).to_owned();
-    let of = |category, detail: Option<String>| {
-        Some(Charge {
-            category,
-            role: Some(role.clone()),
-            detail,
-        })
-    };
+    let of = |category, detail: Option<String>| Some(Charge { category, role: Some(role.clone()), detail });
     if !history.member {
         return match &span.activity {
             Activity::Kernel { call } => of(Category::Outside, Some(call.clone())),
@@ -234,11 +211,7 @@ fn charge(history: &History, span: &Span, blocks: &Blocks, names: &Names) -> Opt
         Activity::User => of(Category::User, None),
         Activity::Kernel { call } => of(Category::Kernel, Some(call.clone())),
         Activity::Runnable => of(Category::Runnable, None),
-        Activity::Blocked {
-            uninterruptible,
-            call,
-            woken,
-        } => {
+        Activity::Blocked { uninterruptible, call, woken } => {
             if *uninterruptible && let Some(device) = blocks.in_flight(span.start_ns, span.end_ns) {
                 return of(Category::BlockIo, Some(format!("device {device}")));
             }
@@ -250,13 +223,8 @@ fn charge(history: &History, span: &Span, blocks: &Blocks, names: &Names) -> Opt
 /// What a wait is charged to: that which ended it.
 fn wait_charge(role: String, call: Option<&str>, woken: &Wake) -> Option<Charge> {
     let place = call.map_or(String::new(), |call| format!(" in {call}"));
-    let waits = |category, what: String| {
-        Some(Charge {
-            category,
-            role: Some(role.clone()),
-            detail: Some(what + &place),
-        })
-    };
+    let waits =
+        |category, what: String| Some(Charge { category, role: Some(role.clone()), detail: Some(what + &place) });
     let outside = |who: &str, what: String| Charge {
         category: Category::Outside,
         role: Some(who.to_owned()),

@@ -39,26 +39,14 @@ pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Name
             let Crossing::Exit { reason, isa } = crossing else {
                 continue;
             };
-            let next = history
-                .crossings
-                .get(index + 1)
-                .filter(|(_, next)| *next == Crossing::Entry);
+            let next = history.crossings.get(index + 1).filter(|(_, next)| *next == Crossing::Entry);
             let time = next.map(|&(entered, _)| entered - at);
-            counts.add(
-                vcpu,
-                "kvm_exit",
-                names.exits.name(isa, reason),
-                None,
-                Timing::Timed(time),
-            );
+            counts.add(vcpu, "kvm_exit", names.exits.name(isa, reason), None, Timing::Timed(time));
         }
     }
     for record in records.iter().filter(|record| record.concerns(scope)) {
         let header = record.header();
-        let Some(history) = histories
-            .tasks
-            .iter()
-            .find(|history| history.tid == header.tid && history.vcpu.is_some())
+        let Some(history) = histories.tasks.iter().find(|history| history.tid == header.tid && history.vcpu.is_some())
         else {
             continue;
         };
@@ -66,13 +54,7 @@ pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Name
         match record {
             Record::KvmPio(pio) => {
                 let reason = if header.flags == 1 { "io_out" } else { "io_in" };
-                counts.add(
-                    vcpu,
-                    "kvm_pio",
-                    reason.to_owned(),
-                    Some(format!("{:#x}", pio.port)),
-                    Timing::Untimed,
-                );
+                counts.add(vcpu, "kvm_pio", reason.to_owned(), Some(format!("{:#x}", pio.port)), Timing::Untimed);
             }
             Record::KvmMmio(mmio) => {
                 // A read that user space must satisfy comes twice; the first time it has no value.
@@ -87,13 +69,7 @@ pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Name
             Record::KvmHaltWake(halt) => {
                 let outcome = if header.flags & 1 == 1 { "blocked" } else { "polled" };
                 let timing = Timing::Timed(Some(halt.halted_ns));
-                counts.add(
-                    vcpu,
-                    "kvm_vcpu_wakeup",
-                    "halt".to_owned(),
-                    Some(outcome.to_owned()),
-                    timing,
-                );
+                counts.add(vcpu, "kvm_vcpu_wakeup", "halt".to_owned(), Some(outcome.to_owned()), timing);
             }
             Record::KvmUserspaceExit(exit) => {
                 let next = history.calls.partition_point(|call| call.start_ns <= header.at_ns);
@@ -124,26 +100,19 @@ impl ExitCounts {
         let mut key = (vcpu, source, reason, detail);
         if !self.0.contains_key(&key) {
             let from = (vcpu, source, String::new(), None);
-            let details = self
-                .0
-                .range(from..)
-                .take_while(|(other, _)| other.0 == vcpu && other.1 == source)
-                .count();
+            let details = self.0.range(from..).take_while(|(other, _)| other.0 == vcpu && other.1 == source).count();
             if details >= MAX_DETAILS {
                 key.3 = Some("other".to_owned());
             }
         }
-        let count = self
-            .0
-            .entry(key)
-            .or_insert_with_key(|(vcpu, source, reason, detail)| ExitCount {
-                vcpu: *vcpu,
-                source,
-                reason: reason.clone(),
-                detail: detail.clone(),
-                count: 0,
-                times: matches!(timing, Timing::Timed(_)).then(times),
-            });
+        let count = self.0.entry(key).or_insert_with_key(|(vcpu, source, reason, detail)| ExitCount {
+            vcpu: *vcpu,
+            source,
+            reason: reason.clone(),
+            detail: detail.clone(),
+            count: 0,
+            times: matches!(timing, Timing::Timed(_)).then(times),
+        });
         count.count += 1;
         if let (Some(times), Timing::Timed(Some(time))) = (&mut count.times, timing) {
             times.saturating_record(time);
@@ -184,9 +153,7 @@ pub fn wakeups(histories: &Histories, spans: &[Vec<Span>]) -> Vec<WakeCount> {
             let Activity::Blocked { woken: Some(wake), .. } = &span.activity else {
                 continue;
             };
-            let sum: &mut (u64, u64) = counts
-                .entry((history.tid, history.role_at(span.start_ns), wake))
-                .or_default();
+            let sum: &mut (u64, u64) = counts.entry((history.tid, history.role_at(span.start_ns), wake)).or_default();
             sum.0 += 1;
             sum.1 += span.time_ns();
         }
@@ -223,9 +190,7 @@ pub fn calls(histories: &Histories, spans: &[Vec<Span>]) -> Vec<CallCount> {
     let mut counts: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
     for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.member) {
         for call in &history.calls {
-            let sum = counts
-                .entry((history.role_at(call.start_ns).to_owned(), call.name()))
-                .or_default();
+            let sum = counts.entry((history.role_at(call.start_ns).to_owned(), call.name())).or_default();
             sum.0 += 1;
             sum.1 += call.end_ns - call.start_ns;
         }
@@ -239,13 +204,7 @@ pub fn calls(histories: &Histories, spans: &[Vec<Span>]) -> Vec<CallCount> {
     }
     counts
         .into_iter()
-        .map(|((role, call), (count, time_ns, on_cpu_ns))| CallCount {
-            role,
-            call,
-            count,
-            time_ns,
-            on_cpu_ns,
-        })
+        .map(|((role, call), (count, time_ns, on_cpu_ns))| CallCount { role, call, count, time_ns, on_cpu_ns })
         .collect()
 }
 
@@ -271,24 +230,13 @@ pub fn faults(histories: &Histories, phases: &[Phase]) -> Vec<FaultCount> {
             if *faults == Faults::default() {
                 continue;
             }
-            let phase = phases
-                .iter()
-                .find(|phase| *at <= phase.end_ns)
-                .map_or("after", |phase| phase.name);
+            let phase = phases.iter().find(|phase| *at <= phase.end_ns).map_or("after", |phase| phase.name);
             let role = history.role_at(*at);
-            let sum = match counts
-                .iter_mut()
-                .find(|c| c.tid == history.tid && c.phase == phase && c.role == role)
-            {
+            let sum = match counts.iter_mut().find(|c| c.tid == history.tid && c.phase == phase && c.role == role) {
                 Some(known) => &mut known.faults,
                 None => {
                     let fresh = Faults::default();
-                    counts.push(FaultCount {
-                        tid: history.tid,
-                        role: role.to_owned(),
-                        phase,
-                        faults: fresh,
-                    });
+                    counts.push(FaultCount { tid: history.tid, role: role.to_owned(), phase, faults: fresh });
                     let Some(last) = counts.last_mut() else { continue };
                     &mut last.faults
                 }
@@ -335,12 +283,7 @@ pub struct ThreadTotals {
 
 /// Sums per thread, in the order of `histories`, whose spans `spans` are.
 pub fn threads(histories: &Histories, spans: &[Vec<Span>]) -> Vec<ThreadTotals> {
-    histories
-        .tasks
-        .iter()
-        .zip(spans)
-        .map(|(history, spans)| totals(&history.moves, spans))
-        .collect()
+    histories.tasks.iter().zip(spans).map(|(history, spans)| totals(&history.moves, spans)).collect()
 }
 
 fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {

@@ -209,15 +209,8 @@ impl Histories {
     pub fn of(records: &[Record], scope: u16, bystanders: &[Bystander], rules: &[RoleRule], names: &Names) -> Self {
         let mut histories = Self::default();
         for bystander in bystanders {
-            let Bystander {
-                tid,
-                ref role,
-                until_ns,
-            } = *bystander;
-            histories.add(History {
-                died_ns: until_ns,
-                ..History::new(tid, tid, role.clone(), false, None)
-            });
+            let Bystander { tid, ref role, until_ns } = *bystander;
+            histories.add(History { died_ns: until_ns, ..History::new(tid, tid, role.clone(), false, None) });
         }
         for record in records.iter().filter(|record| record.concerns(scope)) {
             histories.read(record, scope, rules, names);
@@ -271,34 +264,19 @@ impl Histories {
             Record::Switch(switch) => self.read_switch(switch, scope),
             Record::Wake(wake) => {
                 let waker = self.waker_name(wake.waker_tid, wake.waker_scope == scope, &wake.waker_comm);
-                let waker_is_member = self
-                    .by_tid
-                    .get(&wake.waker_tid)
-                    .is_some_and(|&index| self.tasks[index].member);
+                let waker_is_member = self.by_tid.get(&wake.waker_tid).is_some_and(|&index| self.tasks[index].member);
                 let (cause, detail) = wake_cause(header.flags, wake.detail, names);
-                let woken = Wake {
-                    cause,
-                    detail,
-                    waker,
-                    waker_is_member,
-                };
+                let woken = Wake { cause, detail, waker, waker_is_member };
                 self.get(header.tid).moves.push((header.at_ns, Move::Woken(woken)));
             }
             Record::Syscall(call) => {
-                let call = Call {
-                    number: call.number,
-                    argument: call.arg,
-                    start_ns: call.since_ns,
-                    end_ns: header.at_ns,
-                };
+                let call =
+                    Call { number: call.number, argument: call.arg, start_ns: call.since_ns, end_ns: header.at_ns };
                 self.get(header.tid).calls.push(call);
             }
             Record::KvmEntry(_) => self.get(header.tid).crossings.push((header.at_ns, Crossing::Entry)),
             Record::KvmExit(exit) => {
-                let crossing = Crossing::Exit {
-                    reason: exit.reason,
-                    isa: exit.isa,
-                };
+                let crossing = Crossing::Exit { reason: exit.reason, isa: exit.isa };
                 self.get(header.tid).crossings.push((header.at_ns, crossing));
             }
             Record::Exit(_)
@@ -317,9 +295,7 @@ impl Histories {
         let history = self.get(exec.header.tid);
         history.comm = text(&exec.comm);
         let words = exec_words(exec);
-        let rule = rules
-            .iter()
-            .find(|rule| words.iter().any(|word| word.contains(rule.contains)));
+        let rule = rules.iter().find(|rule| words.iter().any(|word| word.contains(rule.contains)));
         let role = rule.map_or_else(|| history.comm.clone(), |rule| rule.role.to_owned());
         history.forked_role = rule.and_then(|rule| rule.forked);
         history.roles.push((exec.header.at_ns, role));
@@ -334,11 +310,7 @@ impl Histories {
                 since_ns: switch.syscall_since_ns,
             });
             let history = self.get(header.tid);
-            let out = Move::Out {
-                state: switch.prev_state,
-                call,
-                faults: switch.faults,
-            };
+            let out = Move::Out { state: switch.prev_state, call, faults: switch.faults };
             history.moves.push((header.at_ns, out));
             if switch.prev_state & TASK_DEAD != 0 {
                 history.died_ns = Some(header.at_ns);
@@ -346,9 +318,7 @@ impl Histories {
             }
         }
         if switch.next_scope == scope {
-            self.get(switch.next_tid)
-                .moves
-                .push((header.at_ns, Move::In { cpu: switch.cpu }));
+            self.get(switch.next_tid).moves.push((header.at_ns, Move::In { cpu: switch.cpu }));
         }
     }
 
@@ -369,22 +339,10 @@ impl Histories {
                 let Move::Out { call: Some(call), .. } = step else {
                     continue;
                 };
-                let returned = history
-                    .calls
-                    .binary_search_by_key(&call.since_ns, |known| known.start_ns)
-                    .is_ok();
+                let returned = history.calls.binary_search_by_key(&call.since_ns, |known| known.start_ns).is_ok();
                 if !returned && open.last().is_none_or(|last| last.start_ns != call.since_ns) {
-                    let OpenCall {
-                        number,
-                        argument,
-                        since_ns,
-                    } = *call;
-                    open.push(Call {
-                        number,
-                        argument,
-                        start_ns: since_ns,
-                        end_ns,
-                    });
+                    let OpenCall { number, argument, since_ns } = *call;
+                    open.push(Call { number, argument, start_ns: since_ns, end_ns });
                 }
             }
             // A call that has no return ends at the latest where the next one begins (a lost record).
@@ -402,11 +360,7 @@ impl Histories {
             .enumerate()
             .filter_map(|(index, history)| {
                 let crossing = history.crossings.first().map(|&(at, _)| at);
-                let run = history
-                    .calls
-                    .iter()
-                    .find(|call| call.is_kvm_run())
-                    .map(|call| call.start_ns);
+                let run = history.calls.iter().find(|call| call.is_kvm_run()).map(|call| call.start_ns);
                 Some((crossing.into_iter().chain(run).min()?, index))
             })
             .collect();
@@ -420,9 +374,8 @@ impl Histories {
 /// Kind and detail of a wake-up's cause.
 fn wake_cause(cause: u8, detail: u64, names: &Names) -> (&'static str, String) {
     /// `softirq_to_name` of the kernel (`kernel/softirq.c`), the order of which is its ABI in `/proc/softirqs`.
-    const SOFTIRQS: [&str; 10] = [
-        "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
-    ];
+    const SOFTIRQS: [&str; 10] =
+        ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
     if cause == WakeCause::Hrtimer as u8 {
         ("hrtimer", names.symbols.name(detail))
     } else if cause == WakeCause::Timer as u8 {
@@ -431,10 +384,7 @@ fn wake_cause(cause: u8, detail: u64, names: &Names) -> (&'static str, String) {
         ("irq", detail.to_string())
     } else if cause == WakeCause::Softirq as u8 {
         let name = usize::try_from(detail).ok().and_then(|vector| SOFTIRQS.get(vector));
-        (
-            "softirq",
-            name.map_or_else(|| detail.to_string(), |&name| name.to_owned()),
-        )
+        ("softirq", name.map_or_else(|| detail.to_string(), |&name| name.to_owned()))
     } else {
         ("task", String::new())
     }
@@ -451,8 +401,5 @@ pub(super) fn exec_words(exec: &Exec) -> Vec<String> {
 pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     let lossy = String::from_utf8_lossy(&bytes[..end]);
-    lossy
-        .chars()
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect()
+    lossy.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -36,12 +36,7 @@ struct Markers {
 impl Markers {
     fn first(&mut self, name: &'static str, source: &'static str, at_ns: u64, detail: impl FnOnce() -> Option<String>) {
         if self.found.iter().all(|marker| marker.name != name) {
-            self.found.push(Marker {
-                name,
-                source,
-                at_ns,
-                detail: detail(),
-            });
+            self.found.push(Marker { name, source, at_ns, detail: detail() });
         }
     }
 
@@ -56,12 +51,7 @@ impl Markers {
         if self.lines < MAX_CONSOLE_LINES {
             self.lines += 1;
             let detail = Some(text(&self.line));
-            self.found.push(Marker {
-                name: "console_line",
-                source: "kvm_pio",
-                at_ns,
-                detail,
-            });
+            self.found.push(Marker { name: "console_line", source: "kvm_pio", at_ns, detail });
         }
         self.line.clear();
     }
@@ -76,10 +66,7 @@ pub fn markers_of_records(records: &[Record], scope: u16, histories: &Histories)
             Record::Exec(exec) => {
                 let detail = || Some(exec_words(exec).join(" "));
                 markers.first("first_exec", "sched_process_exec", at_ns, detail);
-                let history = histories
-                    .tasks
-                    .iter()
-                    .find(|history| history.executed_at(exec.header.tid, at_ns));
+                let history = histories.tasks.iter().find(|history| history.executed_at(exec.header.tid, at_ns));
                 let name = match history.map(|history| history.role_at(at_ns)) {
                     Some("workload") => "workload_exec",
                     Some("sentry") => "sentry_exec",
@@ -96,9 +83,7 @@ pub fn markers_of_records(records: &[Record], scope: u16, histories: &Histories)
                 markers.console_byte(at_ns, pio.value as u8);
             }
             Record::Listen(listen) => {
-                markers.first("listen", "inet_sock_set_state", at_ns, || {
-                    Some(format!("port {}", listen.port))
-                });
+                markers.first("listen", "inet_sock_set_state", at_ns, || Some(format!("port {}", listen.port)));
             }
             Record::Frame(frame) => {
                 let name = if frame.header.flags == Direction::FromSandbox as u8 {

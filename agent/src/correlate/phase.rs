@@ -48,11 +48,7 @@ pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
         .iter()
         .filter(|&&(name, _)| !(listens && name == "first_frame_out"))
         .filter_map(|&(name, phase)| {
-            let first = markers
-                .iter()
-                .filter(|marker| marker.name == name)
-                .map(|marker| marker.at_ns)
-                .min()?;
+            let first = markers.iter().filter(|marker| marker.name == name).map(|marker| marker.at_ns).min()?;
             (launch_ns < first && first <= end_ns).then_some((first, phase))
         })
         .collect();
@@ -71,11 +67,7 @@ pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
         start_ns = end_ns;
     }
     if start_ns < end_ns {
-        phases.push(Phase {
-            name: "response",
-            start_ns,
-            end_ns,
-        });
+        phases.push(Phase { name: "response", start_ns, end_ns });
     }
     phases
 }
@@ -85,12 +77,7 @@ mod tests {
     use super::*;
 
     fn marker(name: &'static str, at_ns: u64) -> Marker {
-        Marker {
-            name,
-            source: "test",
-            at_ns,
-            detail: None,
-        }
+        Marker { name, source: "test", at_ns, detail: None }
     }
 
     #[test]
@@ -114,22 +101,12 @@ mod tests {
     #[test]
     fn without_probes_only_the_client_is_a_witness() {
         let phases = phases(&[marker("callback", 170), marker("first_response", 180)], 100, 180);
-        assert_eq!(
-            phases.iter().map(|phase| phase.name).collect::<Vec<_>>(),
-            ["callback", "response"]
-        );
+        assert_eq!(phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), ["callback", "response"]);
     }
 
     #[test]
     fn markers_after_the_end_are_ignored() {
         let phases = phases(&[marker("listen", 190)], 100, 180);
-        assert_eq!(
-            phases,
-            [Phase {
-                name: "response",
-                start_ns: 100,
-                end_ns: 180
-            }]
-        );
+        assert_eq!(phases, [Phase { name: "response", start_ns: 100, end_ns: 180 }]);
     }
 }

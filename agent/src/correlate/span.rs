@@ -81,19 +81,9 @@ enum Place {
 impl History {
     /// The spans of this task from `start_ns` (or its birth, if later) to `end_ns` (or its death, if earlier).
     pub fn spans(&self, start_ns: u64, end_ns: u64) -> Vec<Span> {
-        let mut spans = Spans {
-            history: self,
-            out: Vec::new(),
-            call: 0,
-            crossing: 0,
-            window: (start_ns, end_ns),
-        };
+        let mut spans = Spans { history: self, out: Vec::new(), call: 0, crossing: 0, window: (start_ns, end_ns) };
         let mut since = self.born_ns.unwrap_or(start_ns);
-        let mut place = if self.born_ns.is_some() {
-            Place::Runnable
-        } else {
-            Place::Unknown
-        };
+        let mut place = if self.born_ns.is_some() { Place::Runnable } else { Place::Unknown };
         // A wake-up of a task that still has the CPU: it is about to leave it, and its waker was faster.
         let mut early: Option<Wake> = None;
         for (at, step) in &self.moves {
@@ -121,10 +111,7 @@ impl History {
                     place = if runnable {
                         Place::Runnable
                     } else {
-                        Place::Blocked {
-                            call: *call,
-                            uninterruptible: state & UNINTERRUPTIBLE != 0,
-                        }
+                        Place::Blocked { call: *call, uninterruptible: state & UNINTERRUPTIBLE != 0 }
                     };
                     since = at;
                 }
@@ -176,11 +163,7 @@ impl Spans<'_> {
         }
         match self.out.last_mut() {
             Some(last) if last.end_ns == start_ns && last.activity == activity => last.end_ns = end_ns,
-            _ => self.out.push(Span {
-                start_ns,
-                end_ns,
-                activity,
-            }),
+            _ => self.out.push(Span { start_ns, end_ns, activity }),
         }
     }
 
@@ -190,15 +173,7 @@ impl Spans<'_> {
 
     fn blocked(&mut self, start: u64, end: u64, call: Option<OpenCall>, uninterruptible: bool, woken: Option<Wake>) {
         let call = call.map(|call| call_name(call.number, call.argument));
-        self.push(
-            start,
-            end,
-            Activity::Blocked {
-                call,
-                uninterruptible,
-                woken,
-            },
-        );
+        self.push(start, end, Activity::Blocked { call, uninterruptible, woken });
     }
 
     /// Cuts a stretch on the CPU at the borders of calls and of the guest.
@@ -209,11 +184,7 @@ impl Spans<'_> {
             while history.calls.get(self.call).is_some_and(|call| call.end_ns <= at) {
                 self.call += 1;
             }
-            while history
-                .crossings
-                .get(self.crossing)
-                .is_some_and(|&(crossed, _)| crossed <= at)
-            {
+            while history.crossings.get(self.crossing).is_some_and(|&(crossed, _)| crossed <= at) {
                 self.crossing += 1;
             }
             let call = history.calls.get(self.call);
@@ -223,10 +194,7 @@ impl Spans<'_> {
                 (None, Some(next)) => next.start_ns,
                 (None, None) => u64::MAX,
             };
-            let next_crossing = history
-                .crossings
-                .get(self.crossing)
-                .map_or(u64::MAX, |&(crossed, _)| crossed);
+            let next_crossing = history.crossings.get(self.crossing).map_or(u64::MAX, |&(crossed, _)| crossed);
             let until = end_ns.min(call_border).min(next_crossing);
             let activity = match inside {
                 Some(call) if call.is_kvm_run() => self.in_kvm_run(call.start_ns),

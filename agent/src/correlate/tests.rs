@@ -21,41 +21,20 @@ const IOCTL: i32 = 16;
 const KVM_RUN: u64 = 0xae80;
 
 const RULES: &[RoleRule] = &[
-    RoleRule {
-        role: "sentry",
-        contains: "boot",
-        forked: Some("stub"),
-    },
-    RoleRule {
-        role: "runtime",
-        contains: "runsc",
-        forked: None,
-    },
+    RoleRule { role: "sentry", contains: "boot", forked: Some("stub") },
+    RoleRule { role: "runtime", contains: "runsc", forked: None },
 ];
 
 fn header(at_ns: u64, tid: u32, kind: Kind) -> Header {
-    Header {
-        at_ns,
-        tid,
-        scope: SCOPE,
-        kind: kind as u8,
-        flags: 0,
-    }
+    Header { at_ns, tid, scope: SCOPE, kind: kind as u8, flags: 0 }
 }
 
 fn new_task(at_ns: u64, parent: u32, child_tid: u32) -> Record {
-    Record::TaskNew(TaskNew {
-        header: header(at_ns, parent, Kind::TaskNew),
-        child_tid,
-        ..TaskNew::zeroed()
-    })
+    Record::TaskNew(TaskNew { header: header(at_ns, parent, Kind::TaskNew), child_tid, ..TaskNew::zeroed() })
 }
 
 fn exec(at_ns: u64, tid: u32, args: &[u8]) -> Record {
-    let mut exec = Exec {
-        header: header(at_ns, tid, Kind::Exec),
-        ..Exec::zeroed()
-    };
+    let mut exec = Exec { header: header(at_ns, tid, Kind::Exec), ..Exec::zeroed() };
     exec.args[..args.len()].copy_from_slice(args);
     exec.args_bytes = args.len() as u32;
     Record::Exec(exec)
@@ -76,58 +55,29 @@ fn switch(at_ns: u64, prev: u32, prev_state: u32, next: u32) -> Record {
 fn wake(at_ns: u64, tid: u32, cause: WakeCause, detail: u64, waker_comm: &[u8]) -> Record {
     let mut header = header(at_ns, tid, Kind::Wake);
     header.flags = cause as u8;
-    let mut record = Wake {
-        header,
-        detail,
-        waker_tid: STRANGER,
-        ..Wake::zeroed()
-    };
+    let mut record = Wake { header, detail, waker_tid: STRANGER, ..Wake::zeroed() };
     record.waker_comm[..waker_comm.len()].copy_from_slice(waker_comm);
     Record::Wake(record)
 }
 
 fn syscall(since_ns: u64, at_ns: u64, tid: u32, number: i32, arg: u64) -> Record {
     let header = header(at_ns, tid, Kind::Syscall);
-    Record::Syscall(Syscall {
-        header,
-        since_ns,
-        arg,
-        number,
-        ..Syscall::zeroed()
-    })
+    Record::Syscall(Syscall { header, since_ns, arg, number, ..Syscall::zeroed() })
 }
 
 fn histories(records: &[Record]) -> Histories {
-    let launcher = Bystander {
-        tid: LAUNCHER,
-        role: "launcher".to_owned(),
-        until_ns: None,
-    };
+    let launcher = Bystander { tid: LAUNCHER, role: "launcher".to_owned(), until_ns: None };
     Histories::of(records, SCOPE, &[launcher], RULES, &Names::default())
 }
 
 fn spans(histories: &Histories, start_ns: u64, end_ns: u64) -> Vec<Vec<Span>> {
-    histories
-        .tasks
-        .iter()
-        .map(|task| task.spans(start_ns, end_ns))
-        .collect()
+    histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect()
 }
 
 fn account(records: &[Record], start_ns: u64, end_ns: u64) -> Vec<Share> {
     let histories = histories(records);
     let spans = spans(&histories, start_ns, end_ns);
-    attribute(
-        &histories,
-        &spans,
-        records,
-        &[Phase {
-            name: "all",
-            start_ns,
-            end_ns,
-        }],
-        &Names::default(),
-    )
+    attribute(&histories, &spans, records, &[Phase { name: "all", start_ns, end_ns }], &Names::default())
 }
 
 /// Time of a category and role; the detail must begin with `detail`.
@@ -200,12 +150,8 @@ fn silence_belongs_to_what_ended_it_not_to_who_waited_longest() {
 fn a_wait_that_signals_cannot_end_during_a_request_is_block_io() {
     let mut records = launch();
     records.push(switch(140, PROCESS, UNINTERRUPTIBLE, STRANGER));
-    let block = Block {
-        header: header(168, PROCESS, Kind::Block),
-        queued_ns: 139,
-        device: (254 << 20) | 1,
-        ..Block::zeroed()
-    };
+    let block =
+        Block { header: header(168, PROCESS, Kind::Block), queued_ns: 139, device: (254 << 20) | 1, ..Block::zeroed() };
     records.push(Record::Block(block));
     records.push(wake(170, PROCESS, WakeCause::Irq, 40, b"swapper"));
     records.push(switch(170, STRANGER, 0, PROCESS));
@@ -227,23 +173,11 @@ fn a_waker_that_is_faster_than_the_switch_leaves_no_wait() {
 #[test]
 fn a_vcpu_is_in_the_guest_or_handles_an_exit() {
     let mut records = launch();
-    records.push(Record::KvmEntry(KvmEntry {
-        header: header(145, PROCESS, Kind::KvmEntry),
-    }));
-    let exit = KvmExit {
-        header: header(160, PROCESS, Kind::KvmExit),
-        reason: 0x7b,
-        isa: 2,
-        guest_ip: 0,
-    };
+    records.push(Record::KvmEntry(KvmEntry { header: header(145, PROCESS, Kind::KvmEntry) }));
+    let exit = KvmExit { header: header(160, PROCESS, Kind::KvmExit), reason: 0x7b, isa: 2, guest_ip: 0 };
     records.push(Record::KvmExit(exit));
-    records.push(Record::KvmEntry(KvmEntry {
-        header: header(163, PROCESS, Kind::KvmEntry),
-    }));
-    records.push(Record::KvmExit(KvmExit {
-        header: header(170, PROCESS, Kind::KvmExit),
-        ..exit
-    }));
+    records.push(Record::KvmEntry(KvmEntry { header: header(163, PROCESS, Kind::KvmEntry) }));
+    records.push(Record::KvmExit(KvmExit { header: header(170, PROCESS, Kind::KvmExit), ..exit }));
     records.push(syscall(140, 175, PROCESS, IOCTL, KVM_RUN));
     let shares = account(&records, 130, 200);
     assert_eq!(time(&shares, Category::Guest, "runtime", ""), 15 + 7);
@@ -253,20 +187,11 @@ fn a_vcpu_is_in_the_guest_or_handles_an_exit() {
     assert_eq!(time(&shares, Category::User, "runtime", ""), 10 + 25);
 
     let histories = histories(&records);
-    assert_eq!(
-        histories.tasks.iter().filter_map(|task| task.vcpu).collect::<Vec<_>>(),
-        [0]
-    );
+    assert_eq!(histories.tasks.iter().filter_map(|task| task.vcpu).collect::<Vec<_>>(), [0]);
     let counts = exits(&records, SCOPE, &histories, &Names::default());
-    assert_eq!(
-        (counts[0].source, counts[0].reason.as_str(), counts[0].count),
-        ("kvm_exit", "0x7b", 2)
-    );
+    assert_eq!((counts[0].source, counts[0].reason.as_str(), counts[0].count), ("kvm_exit", "0x7b", 2));
     // The second exit led to no entry, so only the first has a time.
-    assert_eq!(
-        counts[0].times.as_ref().map(|times| (times.len(), times.max())),
-        Some((1, 3))
-    );
+    assert_eq!(counts[0].times.as_ref().map(|times| (times.len(), times.max())), Some((1, 3)));
 }
 
 #[test]
@@ -274,17 +199,8 @@ fn a_guest_that_touches_every_port_is_counted_in_bounded_space() {
     let mut records = launch();
     records.push(syscall(140, 141, PROCESS, IOCTL, KVM_RUN));
     for port in 0..1000 {
-        let header = Header {
-            flags: 1,
-            ..header(142, PROCESS, Kind::KvmPio)
-        };
-        records.push(Record::KvmPio(KvmPio {
-            header,
-            port,
-            size: 1,
-            count: 1,
-            value: 0,
-        }));
+        let header = Header { flags: 1, ..header(142, PROCESS, Kind::KvmPio) };
+        records.push(Record::KvmPio(KvmPio { header, port, size: 1, count: 1, value: 0 }));
     }
     let counts = exits(&records, SCOPE, &histories(&records), &Names::default());
     assert_eq!(counts.iter().map(|count| count.count).sum::<u64>(), 1000);
@@ -298,21 +214,11 @@ fn roles_come_from_what_was_executed_and_from_the_rules_for_forks() {
     records.push(exec(150, OTHER, b"runsc\0boot\0"));
     records.push(new_task(160, OTHER, 31));
     let histories = histories(&records);
-    let role = |tid| {
-        histories
-            .tasks
-            .iter()
-            .find(|task| task.tid == tid)
-            .map(|task| task.role().to_owned())
-    };
+    let role = |tid| histories.tasks.iter().find(|task| task.tid == tid).map(|task| task.role().to_owned());
     assert_eq!(role(PROCESS).unwrap(), "runtime");
     assert_eq!(role(OTHER).unwrap(), "sentry");
     assert_eq!(role(31).unwrap(), "stub");
-    let before = histories
-        .tasks
-        .iter()
-        .find(|task| task.tid == OTHER)
-        .map(|task| task.role_at(145).to_owned());
+    let before = histories.tasks.iter().find(|task| task.tid == OTHER).map(|task| task.role_at(145).to_owned());
     assert_eq!(before.unwrap(), "runtime");
 }
 
@@ -343,25 +249,13 @@ fn sums_per_thread_cause_and_call_agree_with_the_records() {
     let spans = spans(&histories, 130, 700);
     let process = histories.tasks.iter().position(|task| task.tid == PROCESS).unwrap();
     let totals = &threads(&histories, &spans)[process];
-    assert_eq!(
-        (totals.blocked_ns, totals.runnable_ns, totals.kernel_ns),
-        (5 * 40, 5 * 10, 5 * 20)
-    );
-    assert_eq!(
-        (totals.sleeps, totals.wakeups, totals.preemptions, totals.migrations),
-        (5, 5, 0, 0)
-    );
+    assert_eq!((totals.blocked_ns, totals.runnable_ns, totals.kernel_ns), (5 * 40, 5 * 10, 5 * 20));
+    assert_eq!((totals.sleeps, totals.wakeups, totals.preemptions, totals.migrations), (5, 5, 0, 0));
     assert_eq!(totals.on_cpu_ns, 570 - 5 * 50);
     let woken = &wakeups(&histories, &spans);
-    assert_eq!(
-        (woken.len(), woken[0].count, woken[0].waited_ns, woken[0].cause),
-        (1, 5, 200, "hrtimer")
-    );
+    assert_eq!((woken.len(), woken[0].count, woken[0].waited_ns, woken[0].cause), (1, 5, 200, "hrtimer"));
     let called = &calls(&histories, &spans);
-    assert_eq!(
-        (called.len(), called[0].count, called[0].time_ns, called[0].on_cpu_ns),
-        (1, 5, 350, 100)
-    );
+    assert_eq!((called.len(), called[0].count, called[0].time_ns, called[0].on_cpu_ns), (1, 5, 350, 100));
 }
 
 #[test]
@@ -380,48 +274,24 @@ fn any_recording_adds_up() {
                 1 => exec(at, one, b"boot\0"),
                 2 => wake(at, one, WakeCause::Softirq, random.random_range(0..12), b"x"),
                 3 => syscall(at - random.random_range(0..50), at, one, 0, 0),
-                4 => Record::KvmEntry(KvmEntry {
-                    header: header(at, one, Kind::KvmEntry),
-                }),
+                4 => Record::KvmEntry(KvmEntry { header: header(at, one, Kind::KvmEntry) }),
                 _ => switch(at, one, [0, 1, 2, DEAD][random.random_range(0..4)], two),
             };
             records.push(record);
         }
         let (start, middle, end) = (90, 300, at + 10);
         let phases = [
-            Phase {
-                name: "a",
-                start_ns: start,
-                end_ns: middle,
-            },
-            Phase {
-                name: "b",
-                start_ns: middle,
-                end_ns: end.max(middle),
-            },
+            Phase { name: "a", start_ns: start, end_ns: middle },
+            Phase { name: "b", start_ns: middle, end_ns: end.max(middle) },
         ];
         let histories = histories(&records);
         let spans = spans(&histories, start, end);
         for (task, spans) in histories.tasks.iter().zip(&spans) {
             let gap_free = spans.windows(2).all(|pair| pair[0].end_ns <= pair[1].start_ns);
-            assert!(
-                gap_free && spans.iter().all(|span| span.start_ns < span.end_ns),
-                "seed {seed}, task {}",
-                task.tid
-            );
+            assert!(gap_free && spans.iter().all(|span| span.start_ns < span.end_ns), "seed {seed}, task {}", task.tid);
         }
         let shares = attribute(&histories, &spans, &records, &phases, &Names::default());
-        let sum = |phase| {
-            shares
-                .iter()
-                .filter(|share| share.phase == phase)
-                .map(|share| share.time_ns)
-                .sum::<u64>()
-        };
-        assert_eq!(
-            (sum("a"), sum("b")),
-            (middle - start, end.saturating_sub(middle)),
-            "seed {seed}"
-        );
+        let sum = |phase| shares.iter().filter(|share| share.phase == phase).map(|share| share.time_ns).sum::<u64>();
+        assert_eq!((sum("a"), sum("b")), (middle - start, end.saturating_sub(middle)), "seed {seed}");
     }
 }

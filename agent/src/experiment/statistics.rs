@@ -40,13 +40,9 @@ pub fn relative_difference(group: &[f64], baseline: &[f64], seed: u64) -> Option
     let ratio = |group: &[f64], baseline: &[f64]| Some(median(group)? / median(baseline)? - 1.0);
     let mut random = StdRng::seed_from_u64(seed);
     let mut resample = |values: &[f64]| -> Vec<f64> {
-        (0..values.len())
-            .map(|_| values[random.random_range(0..values.len())])
-            .collect()
+        (0..values.len()).map(|_| values[random.random_range(0..values.len())]).collect()
     };
-    let differences: Vec<f64> = (0..RESAMPLES)
-        .filter_map(|_| ratio(&resample(group), &resample(baseline)))
-        .collect();
+    let differences: Vec<f64> = (0..RESAMPLES).filter_map(|_| ratio(&resample(group), &resample(baseline))).collect();
     Some(RelativeDifference {
         difference_ratio: ratio(group, baseline)?,
         low_ratio: quantile(&differences, 0.025)?,

@@ -49,10 +49,9 @@ impl KernelTypes {
     /// # Errors
     /// When it can't be read or parsed.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Btf::from_file(path).map(Self).map_err(|error| Error::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
+        Btf::from_file(path)
+            .map(Self)
+            .map_err(|error| Error::Unreadable { path: path.to_owned(), reason: error.to_string() })
     }
 
     /// Bytes from the beginning of a structure to one of its fields, also when the field is inside unnamed members.
@@ -60,9 +59,7 @@ impl KernelTypes {
     /// # Errors
     /// When the kernel has no such structure or field.
     pub fn offset(&self, structure: &str, field: &str) -> Result<u32, Error> {
-        let no_structure = || Error::NoStructure {
-            structure: structure.to_owned(),
-        };
+        let no_structure = || Error::NoStructure { structure: structure.to_owned() };
         let candidates = self.0.resolve_types_by_name(structure).map_err(|_| no_structure())?;
         let mut known = false;
         for candidate in candidates {
@@ -73,10 +70,7 @@ impl KernelTypes {
             }
         }
         if known {
-            Err(Error::NoField {
-                structure: structure.to_owned(),
-                field: field.to_owned(),
-            })
+            Err(Error::NoField { structure: structure.to_owned(), field: field.to_owned() })
         } else {
             Err(no_structure())
         }

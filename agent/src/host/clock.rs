@@ -12,7 +12,5 @@ pub fn monotonic_ns() -> u64 {
 
 /// Wall-clock time in nanoseconds since 1970; 0 if the clock is set before that.
 pub fn unix_ns() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

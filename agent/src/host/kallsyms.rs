@@ -18,10 +18,7 @@ pub struct KernelSymbols {
 impl KernelSymbols {
     /// Makes the names of these addresses known; reads the kernel's table once if one of them is new.
     pub fn learn(&mut self, addresses: impl IntoIterator<Item = u64>) {
-        let wanted: BTreeSet<u64> = addresses
-            .into_iter()
-            .filter(|address| !self.names.contains_key(address))
-            .collect();
+        let wanted: BTreeSet<u64> = addresses.into_iter().filter(|address| !self.names.contains_key(address)).collect();
         if wanted.is_empty() {
             return;
         }
@@ -48,11 +45,7 @@ impl KernelSymbols {
 
     /// Name of the function that begins at an address, or the address itself where the kernel does not tell.
     pub fn name(&self, address: u64) -> String {
-        self.names
-            .get(&address)
-            .cloned()
-            .flatten()
-            .unwrap_or_else(|| format!("{address:#x}"))
+        self.names.get(&address).cloned().flatten().unwrap_or_else(|| format!("{address:#x}"))
     }
 }
 
@@ -64,11 +57,7 @@ mod tests {
     #[test]
     fn addresses_become_names_and_unknown_ones_stay_numbers() {
         let mut table = tempfile::NamedTempFile::new().unwrap();
-        writeln!(
-            table,
-            "ffffffff81000010 T hrtimer_wakeup\nffffffffc0000020 t apic_timer_fn\t[kvm]"
-        )
-        .unwrap();
+        writeln!(table, "ffffffff81000010 T hrtimer_wakeup\nffffffffc0000020 t apic_timer_fn\t[kvm]").unwrap();
         let mut symbols = KernelSymbols::default();
         let wanted = [0xffff_ffff_8100_0010, 0xffff_ffff_c000_0020].into_iter().collect();
         symbols.read(table.path(), &wanted);

@@ -59,10 +59,7 @@ pub fn with_tracefs<T: Send>(action: impl FnOnce(&Tracefs) -> T + Send) -> Resul
 }
 
 fn mounted() -> Option<PathBuf> {
-    MOUNT_POINTS
-        .iter()
-        .map(PathBuf::from)
-        .find(|point| point.join("events").is_dir())
+    MOUNT_POINTS.iter().map(PathBuf::from).find(|point| point.join("events").is_dir())
 }
 
 /// Mounts tracefs for the calling thread only.
@@ -72,13 +69,7 @@ fn mount_privately() -> io::Result<Tracefs> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let root = Path::new(MOUNT_POINTS[0]);
-    mount(
-        "nodev",
-        root,
-        "tracefs",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        None,
-    )?;
+    mount("nodev", root, "tracefs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
     Ok(Tracefs { root: root.to_owned() })
 }
 
@@ -128,9 +119,7 @@ impl Format {
                 // Such as `field:char comm[16];	offset:8;	size:16;	signed:0;`
                 let mut parts = rest.split(';').map(str::trim);
                 let declaration = parts.next().unwrap_or_default();
-                let offset = parts
-                    .find_map(|part| part.strip_prefix("offset:"))
-                    .and_then(|value| value.parse().ok());
+                let offset = parts.find_map(|part| part.strip_prefix("offset:")).and_then(|value| value.parse().ok());
                 let name = declaration.rsplit([' ', '*']).next().unwrap_or_default();
                 let name = name.split('[').next().unwrap_or_default();
                 if let (false, Some(offset)) = (name.is_empty(), offset) {
@@ -138,11 +127,7 @@ impl Format {
                 }
             }
         }
-        Self {
-            tracepoint: tracepoint.to_owned(),
-            fields,
-            print,
-        }
+        Self { tracepoint: tracepoint.to_owned(), fields, print }
     }
 
     /// Bytes from the beginning of the record to a field.
@@ -150,10 +135,10 @@ impl Format {
     /// # Errors
     /// When the record has no such field.
     pub fn offset(&self, field: &str) -> Result<u32, Error> {
-        self.fields.get(field).copied().ok_or_else(|| Error::NoField {
-            tracepoint: self.tracepoint.clone(),
-            field: field.to_owned(),
-        })
+        self.fields
+            .get(field)
+            .copied()
+            .ok_or_else(|| Error::NoField { tracepoint: self.tracepoint.clone(), field: field.to_owned() })
     }
 
     /// Names that the record's print format gives to the values of a field, for each of its `__print_symbolic` lists that
@@ -164,10 +149,7 @@ impl Format {
             let Some((argument, rest)) = call.split_once(',') else {
                 continue;
             };
-            if !argument
-                .split(|c: char| !c.is_alphanumeric() && c != '_')
-                .any(|word| word == field)
-            {
+            if !argument.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == field) {
                 continue;
             }
             lists.push(symbol_list(rest));
@@ -214,13 +196,7 @@ mod tests {
         assert_eq!(format.offset("pid").unwrap(), 8);
         assert_eq!(format.offset("comm").unwrap(), 12);
         assert_eq!(format.offset("skaddr").unwrap(), 32);
-        assert!(
-            format
-                .offset("nothing")
-                .unwrap_err()
-                .to_string()
-                .contains("task_newtask")
-        );
+        assert!(format.offset("nothing").unwrap_err().to_string().contains("task_newtask"));
     }
 
     #[test]

@@ -101,26 +101,14 @@ fn residency(file: &File) -> Result<Residency> {
     }
     let mut pages = vec![0_u8; length.div_ceil(page_size())];
     // SAFETY: a fresh private mapping; nobody reads through it, so a file that shrinks meanwhile can't fault us.
-    let address = unsafe {
-        mmap(
-            std::ptr::null_mut(),
-            length,
-            ProtFlags::READ,
-            MapFlags::PRIVATE,
-            file,
-            0,
-        )
-    }?;
+    let address = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
     let counted = mincore(address, length, &mut pages);
     // SAFETY: the mapping was made above with this length and nothing refers to it.
     unsafe { munmap(address, length) }?;
     counted?;
     // The lowest bit is the answer; the others are reserved.
     let resident = pages.iter().filter(|&&page| page & 1 == 1).count();
-    Ok(Residency {
-        pages: pages.len() as u64,
-        resident: resident as u64,
-    })
+    Ok(Residency { pages: pages.len() as u64, resident: resident as u64 })
 }
 
 fn mincore(address: *mut c_void, length: usize, pages: &mut [u8]) -> io::Result<()> {
@@ -147,21 +135,9 @@ mod tests {
     fn all_pages_of_a_primed_file_are_in_memory_and_none_of_an_evicted_one() {
         let file = file_of(10 * page_size() + 1);
         let files = [file.path().to_owned()];
-        assert_eq!(
-            bring_about(CacheState::Evicted, &files).unwrap(),
-            Residency { pages: 11, resident: 0 }
-        );
-        assert_eq!(
-            bring_about(CacheState::AsIs, &files).unwrap(),
-            Residency { pages: 11, resident: 0 }
-        );
-        assert_eq!(
-            bring_about(CacheState::Primed, &files).unwrap(),
-            Residency {
-                pages: 11,
-                resident: 11
-            }
-        );
+        assert_eq!(bring_about(CacheState::Evicted, &files).unwrap(), Residency { pages: 11, resident: 0 });
+        assert_eq!(bring_about(CacheState::AsIs, &files).unwrap(), Residency { pages: 11, resident: 0 });
+        assert_eq!(bring_about(CacheState::Primed, &files).unwrap(), Residency { pages: 11, resident: 11 });
     }
 
     #[test]
@@ -169,21 +145,11 @@ mod tests {
         let file = file_of(page_size());
         // SAFETY: a mapping of a file of one page that outlives it; reading one byte makes the page used.
         let address = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                page_size(),
-                ProtFlags::READ,
-                MapFlags::SHARED | MapFlags::POPULATE,
-                &file,
-                0,
-            )
+            mmap(std::ptr::null_mut(), page_size(), ProtFlags::READ, MapFlags::SHARED | MapFlags::POPULATE, &file, 0)
         }
         .unwrap();
         let error = bring_about(CacheState::Evicted, &[file.path().to_owned()]).unwrap_err();
-        assert!(
-            format!("{error:#}").contains(&file.path().display().to_string()),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains(&file.path().display().to_string()), "{error:#}");
         // SAFETY: the mapping was made above.
         unsafe { munmap(address, page_size()) }.unwrap();
     }

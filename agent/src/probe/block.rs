@@ -7,29 +7,16 @@ pub(super) const PROBE: Definition = Definition {
     required: false,
     hooks: |_| {
         &[
-            Hook {
-                program: "block_bio_queue",
-                event: Classic("block", "block_bio_queue"),
-            },
-            Hook {
-                program: "block_rq_issue",
-                event: Classic("block", "block_rq_issue"),
-            },
-            Hook {
-                program: "block_rq_complete",
-                event: Classic("block", "block_rq_complete"),
-            },
+            Hook { program: "block_bio_queue", event: Classic("block", "block_bio_queue") },
+            Hook { program: "block_rq_issue", event: Classic("block", "block_rq_issue") },
+            Hook { program: "block_rq_complete", event: Classic("block", "block_rq_complete") },
         ]
     },
     globals: |kernel| {
         let mut globals = kernel.fields(
             "block",
             "block_bio_queue",
-            &[
-                ("BIO_QUEUE_DEV", "dev"),
-                ("BIO_QUEUE_SECTOR", "sector"),
-                ("BIO_QUEUE_RWBS", "rwbs"),
-            ],
+            &[("BIO_QUEUE_DEV", "dev"), ("BIO_QUEUE_SECTOR", "sector"), ("BIO_QUEUE_RWBS", "rwbs")],
         )?;
         globals.extend(kernel.fields(
             "block",

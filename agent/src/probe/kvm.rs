@@ -13,34 +13,13 @@ pub(super) const PROBE: Definition = Definition {
     required: false,
     hooks: |_| {
         &[
-            Hook {
-                program: "kvm_entry",
-                event: Raw("kvm_entry"),
-            },
-            Hook {
-                program: "kvm_exit",
-                event: Classic("kvm", "kvm_exit"),
-            },
-            Hook {
-                program: "kvm_userspace_exit",
-                event: Raw("kvm_userspace_exit"),
-            },
-            Hook {
-                program: "kvm_pio",
-                event: Raw("kvm_pio"),
-            },
-            Hook {
-                program: "kvm_mmio",
-                event: Raw("kvm_mmio"),
-            },
-            Hook {
-                program: "kvm_vcpu_wakeup",
-                event: Raw("kvm_vcpu_wakeup"),
-            },
-            Hook {
-                program: "kvm_halt_poll_ns",
-                event: Raw("kvm_halt_poll_ns"),
-            },
+            Hook { program: "kvm_entry", event: Raw("kvm_entry") },
+            Hook { program: "kvm_exit", event: Classic("kvm", "kvm_exit") },
+            Hook { program: "kvm_userspace_exit", event: Raw("kvm_userspace_exit") },
+            Hook { program: "kvm_pio", event: Raw("kvm_pio") },
+            Hook { program: "kvm_mmio", event: Raw("kvm_mmio") },
+            Hook { program: "kvm_vcpu_wakeup", event: Raw("kvm_vcpu_wakeup") },
+            Hook { program: "kvm_halt_poll_ns", event: Raw("kvm_halt_poll_ns") },
         ]
     },
     globals: |kernel| {
@@ -50,11 +29,7 @@ pub(super) const PROBE: Definition = Definition {
         let guest_ip = format.offset("guest_rip").or_else(|_| format.offset("vcpu_pc"))?;
         // Only x86 needs to say which vendor's codes it uses.
         let isa = format.offset("isa").unwrap_or(0);
-        Ok(vec![
-            ("EXIT_REASON", reason),
-            ("EXIT_GUEST_IP", guest_ip),
-            ("EXIT_ISA", isa),
-        ])
+        Ok(vec![("EXIT_REASON", reason), ("EXIT_GUEST_IP", guest_ip), ("EXIT_ISA", isa)])
     },
 };
 
@@ -67,14 +42,10 @@ pub struct ExitReasons {
 impl ExitReasons {
     /// Reads them; without tracefs or KVM there are none, and reasons stay numbers.
     pub fn of_running_kernel() -> Self {
-        with_tracefs(|tracefs| {
-            tracefs
-                .format("kvm", "kvm_exit")
-                .map(|format| Self::from_format(&format))
-        })
-        .ok()
-        .and_then(Result::ok)
-        .unwrap_or_default()
+        with_tracefs(|tracefs| tracefs.format("kvm", "kvm_exit").map(|format| Self::from_format(&format)))
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
     }
 
     fn from_format(format: &Format) -> Self {

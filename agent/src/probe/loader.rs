@@ -34,10 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            ring_bytes: 16 << 20,
-            syscalls: true,
-        }
+        Self { ring_bytes: 16 << 20, syscalls: true }
     }
 }
 
@@ -98,11 +95,7 @@ impl Probes {
         let mut hooks = Vec::new();
         for probe in PROBES {
             if probe.name == "syscall" && !options.syscalls {
-                missing.push(Missing {
-                    probe: probe.name,
-                    program: None,
-                    reason: "turned off".to_owned(),
-                });
+                missing.push(Missing { probe: probe.name, program: None, reason: "turned off".to_owned() });
                 continue;
             }
             match (probe.globals)(&kernel) {
@@ -111,49 +104,30 @@ impl Probes {
                     hooks.extend((probe.hooks)(&kernel).iter().map(|hook| (probe, hook)));
                 }
                 Err(error) if probe.required => {
-                    return Err(Error::Required {
-                        probe: probe.name,
-                        reason: format!("{error:#}"),
-                    });
+                    return Err(Error::Required { probe: probe.name, reason: format!("{error:#}") });
                 }
                 Err(error) => {
-                    missing.push(Missing {
-                        probe: probe.name,
-                        program: None,
-                        reason: format!("{error:#}"),
-                    });
+                    missing.push(Missing { probe: probe.name, program: None, reason: format!("{error:#}") });
                 }
             }
         }
         let chunks = scope::chunks().map_err(failed)?;
         let mut loader = EbpfLoader::new();
-        loader
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .map_max_entries("SCOPE_OF", chunks);
+        loader.map_max_entries("EVENTS", options.ring_bytes).map_max_entries("SCOPE_OF", chunks);
         for (name, value) in &globals {
             loader.override_global(name, value, true);
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| failed(error.into()))?;
         let scopes = scope_table(&ebpf, chunks).map_err(failed)?;
-        let ring = ebpf
-            .take_map("EVENTS")
-            .context("the BPF object has no map EVENTS")
-            .map_err(failed)?;
+        let ring = ebpf.take_map("EVENTS").context("the BPF object has no map EVENTS").map_err(failed)?;
         let ring = RingBuf::try_from(ring).map_err(|error| failed(error.into()))?;
         let collector = Collector::start(ring).map_err(failed)?;
         super::net::load(&mut ebpf).map_err(failed)?;
         for &(_, hook) in &hooks {
             load_program(&mut ebpf, hook).map_err(failed)?;
         }
-        let mut probes = Self {
-            ebpf,
-            scopes,
-            collector,
-            hooks,
-            missing,
-            taken: Counters::default(),
-            links: Vec::new(),
-        };
+        let mut probes =
+            Self { ebpf, scopes, collector, hooks, missing, taken: Counters::default(), links: Vec::new() };
         probes.try_each_hook()?;
         Ok(probes)
     }
@@ -164,10 +138,7 @@ impl Probes {
             match attach(&mut self.ebpf, hook) {
                 Ok(_dropped) => self.hooks.push((probe, hook)),
                 Err(error) if probe.required => {
-                    return Err(Error::Required {
-                        probe: probe.name,
-                        reason: format!("{error:#}"),
-                    });
+                    return Err(Error::Required { probe: probe.name, reason: format!("{error:#}") });
                 }
                 Err(error) => self.missing.push(Missing {
                     probe: probe.name,
@@ -194,10 +165,7 @@ impl Probes {
         }
         let (ebpf, hooks) = (&mut self.ebpf, &self.hooks);
         self.links = tracefs::with_tracefs(|_| {
-            hooks
-                .iter()
-                .map(|(_, hook)| attach(ebpf, hook))
-                .collect::<anyhow::Result<_>>()
+            hooks.iter().map(|(_, hook)| attach(ebpf, hook)).collect::<anyhow::Result<_>>()
         })??;
         Ok(())
     }
@@ -230,10 +198,7 @@ impl Probes {
     }
 
     fn counters(&self) -> anyhow::Result<Counters> {
-        let map = self
-            .ebpf
-            .map("COUNTERS")
-            .context("the BPF object has no map COUNTERS")?;
+        let map = self.ebpf.map("COUNTERS").context("the BPF object has no map COUNTERS")?;
         let per_cpu: PerCpuArray<_, Counters> = PerCpuArray::try_from(map)?;
         let mut total = Counters::default();
         for cpu in per_cpu.get(&0, 0)?.iter() {
@@ -263,9 +228,8 @@ fn program<'a, P>(ebpf: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<P>
 where
     P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    let program = ebpf
-        .program_mut(hook.program)
-        .with_context(|| format!("the BPF object has no program {}", hook.program))?;
+    let program =
+        ebpf.program_mut(hook.program).with_context(|| format!("the BPF object has no program {}", hook.program))?;
     Ok(P::try_from(program)?)
 }
 
@@ -295,9 +259,7 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<Link> {
         }
         Event::Classic(category, name) => {
             let program = program::<&mut TracePoint>(ebpf, hook)?;
-            let link = program
-                .attach(category, name)
-                .with_context(|| format!("tracepoint {category}:{name}"))?;
+            let link = program.attach(category, name).with_context(|| format!("tracepoint {category}:{name}"))?;
             Link::Classic(program.take_link(link)?)
         }
         Event::PageFaults => {
@@ -306,9 +268,7 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<Link> {
             let mut links = Vec::new();
             for cpu in online_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))? {
                 let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-                let link = program
-                    .attach(event, scope, SamplePolicy::Period(1), false)
-                    .context("event page-faults")?;
+                let link = program.attach(event, scope, SamplePolicy::Period(1), false).context("event page-faults")?;
                 links.push(program.take_link(link)?);
             }
             Link::Perf(links)

@@ -14,15 +14,9 @@ pub(super) const PROBE: Definition = Definition {
     required: false,
     hooks: |kernel| {
         if kernel.tracefs.has("exceptions", TRACEPOINT) {
-            &[Hook {
-                program: "page_fault_user",
-                event: Raw(TRACEPOINT),
-            }]
+            &[Hook { program: "page_fault_user", event: Raw(TRACEPOINT) }]
         } else {
-            &[Hook {
-                program: "page_fault_event",
-                event: PageFaults,
-            }]
+            &[Hook { program: "page_fault_event", event: PageFaults }]
         }
     },
     globals: |_| Ok(Vec::new()),

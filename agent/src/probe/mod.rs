@@ -81,9 +81,6 @@ impl Kernel<'_> {
     /// Offsets of fields in a tracepoint's record, each with the name of the `Global` that takes it.
     fn fields(&self, category: &str, name: &str, fields: &[(&'static str, &str)]) -> anyhow::Result<Vec<Global>> {
         let format = self.tracefs.format(category, name)?;
-        fields
-            .iter()
-            .map(|&(global, field)| Ok((global, format.offset(field)?)))
-            .collect()
+        fields.iter().map(|&(global, field)| Ok((global, format.offset(field)?))).collect()
     }
 }

@@ -16,12 +16,7 @@ use sandscope_ebpf::{event::Direction, map::NetDevice};
 pub(super) const PROBE: Definition = Definition {
     name: "net",
     required: false,
-    hooks: |_| {
-        &[Hook {
-            program: "inet_sock_set_state",
-            event: Classic("sock", "inet_sock_set_state"),
-        }]
-    },
+    hooks: |_| &[Hook { program: "inet_sock_set_state", event: Classic("sock", "inet_sock_set_state") }],
     globals: |kernel| {
         kernel.fields(
             "sock",
@@ -51,16 +46,12 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("the BPF object has no program {name}"))?;
+    let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
     Ok(program.try_into()?)
 }
 
 fn devices(ebpf: &mut Ebpf) -> Result<PerCpuHashMap<&mut MapData, u32, NetDevice>> {
-    let map = ebpf
-        .map_mut("NET_DEVICES")
-        .context("the BPF object has no map NET_DEVICES")?;
+    let map = ebpf.map_mut("NET_DEVICES").context("the BPF object has no map NET_DEVICES")?;
     Ok(PerCpuHashMap::try_from(map)?)
 }
 
@@ -87,10 +78,7 @@ impl Probes {
     pub fn watch_device(&mut self, name: &str, ifindex: u32, scope: u16) -> Result<DeviceProbe> {
         let ebpf = self.ebpf();
         let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("can't count the CPUs: {what}: {error}"))?;
-        let fresh = NetDevice {
-            scope,
-            ..NetDevice::default()
-        };
+        let fresh = NetDevice { scope, ..NetDevice::default() };
         devices(ebpf)?
             .insert(ifindex, PerCpuValues::try_from(vec![fresh; cpus])?, 0)
             .with_context(|| format!("no room to watch the device {name}"))?;
@@ -101,9 +89,7 @@ impl Probes {
         let mut links = Vec::new();
         for (program, way, _) in WAYS {
             let program = classifier(ebpf, program)?;
-            let link = program
-                .attach(name, way)
-                .with_context(|| format!("can't watch the frames on {name}"))?;
+            let link = program.attach(name, way).with_context(|| format!("can't watch the frames on {name}"))?;
             links.push(program.take_link(link)?);
         }
         Ok(DeviceProbe { ifindex, _links: links })

@@ -57,14 +57,9 @@ impl Record {
             .get(..size_of::<Header>())
             .and_then(|head| try_pod_read_unaligned(head).ok())
             .ok_or(Malformed::NoHeader(bytes.len()))?;
-        let kind = *Kind::ALL
-            .get(usize::from(header.kind))
-            .ok_or(Malformed::UnknownKind(header.kind))?;
+        let kind = *Kind::ALL.get(usize::from(header.kind)).ok_or(Malformed::UnknownKind(header.kind))?;
         fn read<T: AnyBitPattern>(kind: Kind, bytes: &[u8]) -> Result<T, Malformed> {
-            try_pod_read_unaligned(bytes).map_err(|_| Malformed::Length {
-                kind,
-                length: bytes.len(),
-            })
+            try_pod_read_unaligned(bytes).map_err(|_| Malformed::Length { kind, length: bytes.len() })
         }
         Ok(match kind {
             Kind::TaskNew => Self::TaskNew(read(kind, bytes)?),
@@ -125,17 +120,9 @@ mod tests {
     #[test]
     fn a_record_survives_the_way_through_bytes() {
         let mut exit = KvmExit::zeroed();
-        exit.header = Header {
-            at_ns: 5,
-            tid: 7,
-            scope: 2,
-            kind: Kind::KvmExit as u8,
-            flags: 0,
-        };
+        exit.header = Header { at_ns: 5, tid: 7, scope: 2, kind: Kind::KvmExit as u8, flags: 0 };
         exit.reason = 0x7b;
-        let Ok(Record::KvmExit(decoded)) = Record::decode(bytes_of(&exit)) else {
-            panic!("not a KvmExit")
-        };
+        let Ok(Record::KvmExit(decoded)) = Record::decode(bytes_of(&exit)) else { panic!("not a KvmExit") };
         assert_eq!((decoded.reason, decoded.header.at_ns, decoded.header.tid), (0x7b, 5, 7));
     }
 
@@ -144,17 +131,11 @@ mod tests {
         assert_eq!(Record::decode(&[0; 3]).unwrap_err(), Malformed::NoHeader(3));
         let mut header = Header::zeroed();
         header.kind = 200;
-        assert_eq!(
-            Record::decode(bytes_of(&header)).unwrap_err(),
-            Malformed::UnknownKind(200)
-        );
+        assert_eq!(Record::decode(bytes_of(&header)).unwrap_err(), Malformed::UnknownKind(200));
         header.kind = Kind::Switch as u8;
         assert_eq!(
             Record::decode(bytes_of(&header)).unwrap_err(),
-            Malformed::Length {
-                kind: Kind::Switch,
-                length: size_of::<Header>()
-            }
+            Malformed::Length { kind: Kind::Switch, length: size_of::<Header>() }
         );
     }
 }

@@ -45,9 +45,7 @@ struct Raw {
 
 impl Raw {
     fn push(&mut self, record: &[u8]) {
-        let length = u16::try_from(record.len())
-            .ok()
-            .filter(|_| self.bytes.len() + record.len() <= MAX_BYTES);
+        let length = u16::try_from(record.len()).ok().filter(|_| self.bytes.len() + record.len() <= MAX_BYTES);
         match length {
             Some(length) => {
                 self.bytes.extend_from_slice(record);
@@ -75,26 +73,16 @@ impl Collector {
             .name("ring".to_owned())
             .spawn(move || drain(ring, &receiver))
             .context("can't start the thread that drains the ring buffer")?;
-        Ok(Self {
-            requests: Some(requests),
-            thread: Some(thread),
-        })
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
     /// Everything since the last call, decoded and in order of time; `counters` are those of the same span.
     pub(super) fn take(&self, counters: Counters) -> Result<Recording> {
         let (reply, answer) = sync_channel(1);
         let requests = self.requests.as_ref().context("the collector has ended")?;
-        requests
-            .send(reply)
-            .context("the thread that drains the ring buffer has ended")?;
-        let raw = answer
-            .recv()
-            .context("the thread that drains the ring buffer has ended")?;
-        let mut recording = Recording {
-            records: Vec::with_capacity(raw.lengths.len()),
-            counters,
-        };
+        requests.send(reply).context("the thread that drains the ring buffer has ended")?;
+        let raw = answer.recv().context("the thread that drains the ring buffer has ended")?;
+        let mut recording = Recording { records: Vec::with_capacity(raw.lengths.len()), counters };
         let mut rest = raw.bytes.as_slice();
         for length in raw.lengths {
             let (record, after) = rest.split_at(usize::from(length));
@@ -147,10 +135,7 @@ mod tests {
     fn what_is_not_kept_is_counted_by_kind() {
         let mut entry = KvmEntry::zeroed();
         entry.header.kind = Kind::KvmEntry as u8;
-        let mut raw = Raw {
-            bytes: vec![0; MAX_BYTES - 20],
-            ..Raw::default()
-        };
+        let mut raw = Raw { bytes: vec![0; MAX_BYTES - 20], ..Raw::default() };
         raw.push(bytes_of(&entry));
         raw.push(bytes_of(&entry));
         assert_eq!(raw.lengths.len(), 1);

@@ -5,11 +5,6 @@ use super::{Definition, Event::Raw, Hook};
 pub(super) const PROBE: Definition = Definition {
     name: "sched",
     required: true,
-    hooks: |_| {
-        &[Hook {
-            program: "sched_switch",
-            event: Raw("sched_switch"),
-        }]
-    },
+    hooks: |_| &[Hook { program: "sched_switch", event: Raw("sched_switch") }],
     globals: |kernel| Ok(vec![("TASK_STATE", kernel.types.offset("task_struct", "__state")?)]),
 };

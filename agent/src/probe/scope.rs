@@ -17,18 +17,9 @@ pub(super) const PROBE: Definition = Definition {
     required: true,
     hooks: |_| {
         &[
-            Hook {
-                program: "task_newtask",
-                event: Raw("task_newtask"),
-            },
-            Hook {
-                program: "sched_process_exec",
-                event: Raw("sched_process_exec"),
-            },
-            Hook {
-                program: "sched_process_exit",
-                event: Raw("sched_process_exit"),
-            },
+            Hook { program: "task_newtask", event: Raw("task_newtask") },
+            Hook { program: "sched_process_exec", event: Raw("sched_process_exec") },
+            Hook { program: "sched_process_exit", event: Raw("sched_process_exit") },
         ]
     },
     globals: |kernel| {
@@ -46,10 +37,7 @@ pub(super) const PROBE: Definition = Definition {
 pub(super) fn chunks() -> Result<u32> {
     const PID_MAX: &str = "/proc/sys/kernel/pid_max";
     let text = fs::read_to_string(PID_MAX).with_context(|| format!("can't read {PID_MAX}"))?;
-    let pid_max: usize = text
-        .trim()
-        .parse()
-        .with_context(|| format!("{PID_MAX} holds {text:?}, not a number"))?;
+    let pid_max: usize = text.trim().parse().with_context(|| format!("{PID_MAX} holds {text:?}, not a number"))?;
     Ok(u32::try_from(pid_max.div_ceil(SCOPE_CHUNK))?)
 }
 
@@ -70,14 +58,7 @@ impl ScopeTable {
         let bytes = length * size_of::<u16>();
         // SAFETY: a fresh shared mapping of a map made with BPF_F_MMAPABLE; the kernel keeps at least `bytes` behind it.
         let address = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map.fd().as_fd(),
-                0,
-            )
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map.fd().as_fd(), 0)
         }
         .with_context(|| format!("can't map the scope table ({bytes} bytes)"))?;
         let elements = NonNull::new(address.cast()).context("the scope table was mapped at address 0")?;

@@ -7,16 +7,7 @@ pub(super) const PROBE: Definition = Definition {
     name: "syscall",
     required: false,
     hooks: |_| {
-        &[
-            Hook {
-                program: "sys_enter",
-                event: Raw("sys_enter"),
-            },
-            Hook {
-                program: "sys_exit",
-                event: Raw("sys_exit"),
-            },
-        ]
+        &[Hook { program: "sys_enter", event: Raw("sys_enter") }, Hook { program: "sys_exit", event: Raw("sys_exit") }]
     },
     globals: |kernel| {
         // The kernel's own names for the register of the second argument.
@@ -24,10 +15,7 @@ pub(super) const PROBE: Definition = Definition {
             "aarch64" => kernel.types.offset("pt_regs", "regs")? + size_of::<u64>() as u32,
             _ => kernel.types.offset("pt_regs", "si")?,
         };
-        Ok(vec![
-            ("IOCTL_NUMBER", Sysno::ioctl.id().cast_unsigned()),
-            ("REGS_ARG2", second_argument),
-        ])
+        Ok(vec![("IOCTL_NUMBER", Sysno::ioctl.id().cast_unsigned()), ("REGS_ARG2", second_argument)])
     },
 };
 

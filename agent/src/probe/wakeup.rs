@@ -7,42 +7,15 @@ pub(super) const PROBE: Definition = Definition {
     required: true,
     hooks: |_| {
         &[
-            Hook {
-                program: "hrtimer_expire_entry",
-                event: Raw("hrtimer_expire_entry"),
-            },
-            Hook {
-                program: "hrtimer_expire_exit",
-                event: Raw("hrtimer_expire_exit"),
-            },
-            Hook {
-                program: "timer_expire_entry",
-                event: Raw("timer_expire_entry"),
-            },
-            Hook {
-                program: "timer_expire_exit",
-                event: Raw("timer_expire_exit"),
-            },
-            Hook {
-                program: "irq_handler_entry",
-                event: Raw("irq_handler_entry"),
-            },
-            Hook {
-                program: "irq_handler_exit",
-                event: Raw("irq_handler_exit"),
-            },
-            Hook {
-                program: "softirq_entry",
-                event: Raw("softirq_entry"),
-            },
-            Hook {
-                program: "softirq_exit",
-                event: Raw("softirq_exit"),
-            },
-            Hook {
-                program: "sched_waking",
-                event: Raw("sched_waking"),
-            },
+            Hook { program: "hrtimer_expire_entry", event: Raw("hrtimer_expire_entry") },
+            Hook { program: "hrtimer_expire_exit", event: Raw("hrtimer_expire_exit") },
+            Hook { program: "timer_expire_entry", event: Raw("timer_expire_entry") },
+            Hook { program: "timer_expire_exit", event: Raw("timer_expire_exit") },
+            Hook { program: "irq_handler_entry", event: Raw("irq_handler_entry") },
+            Hook { program: "irq_handler_exit", event: Raw("irq_handler_exit") },
+            Hook { program: "softirq_entry", event: Raw("softirq_entry") },
+            Hook { program: "softirq_exit", event: Raw("softirq_exit") },
+            Hook { program: "sched_waking", event: Raw("sched_waking") },
         ]
     },
     globals: |kernel| {

@@ -55,16 +55,9 @@ impl Dataset {
     /// # Errors
     /// When the directory can't be made or written to.
     pub fn create(out: &Path, run_id: Ulid, manifest: &Manifest) -> Result<Self, Error> {
-        let files = Files {
-            out: out.to_owned(),
-            run_id: run_id.to_string(),
-        };
+        let files = Files { out: out.to_owned(), run_id: run_id.to_string() };
         files.remove_unfinished()?;
-        let mut dataset = Self {
-            files,
-            limits: Limits::default(),
-            tables: BTreeMap::new(),
-        };
+        let mut dataset = Self { files, limits: Limits::default(), tables: BTreeMap::new() };
         dataset.describe(manifest, &Outcome::default())?;
         Ok(dataset)
     }
@@ -96,8 +89,7 @@ impl Dataset {
             part.push(None, row);
         }
         let metadata = self.files.metadata().into_iter().chain(more_metadata).collect();
-        self.files
-            .write(R::TABLE.name, 0, &part.encode(&self.files.run_id, metadata)?)
+        self.files.write(R::TABLE.name, 0, &part.encode(&self.files.run_id, metadata)?)
     }
 
     /// Says that the run observes this table, so that the next flush writes it even when there is nothing to see. A
@@ -153,11 +145,8 @@ impl Dataset {
     fn open<R: Row>(&mut self) -> Result<&mut Open, Error> {
         let name = R::TABLE.name;
         if !self.tables.contains_key(name) {
-            let table = Open {
-                part: Box::new(Part::<R>::default()),
-                number: self.files.next_number(name)?,
-                changed: true,
-            };
+            let table =
+                Open { part: Box::new(Part::<R>::default()), number: self.files.next_number(name)?, changed: true };
             self.tables.insert(name, table);
         }
         Ok(self.tables.get_mut(name).expect("it was inserted above"))
@@ -195,21 +184,9 @@ impl Files {
             Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(0),
             Err(reason) => return Err(failed(reason)),
         };
-        let names = entries
-            .map(|entry| Ok(entry?.file_name()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failed)?;
-        let number = |name: &str| {
-            name.strip_prefix("part-")?
-                .strip_suffix(".parquet")?
-                .parse::<u32>()
-                .ok()
-        };
-        Ok(names
-            .iter()
-            .filter_map(|name| number(name.to_str()?))
-            .max()
-            .map_or(0, |highest| highest + 1))
+        let names = entries.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let number = |name: &str| name.strip_prefix("part-")?.strip_suffix(".parquet")?.parse::<u32>().ok();
+        Ok(names.iter().filter_map(|name| number(name.to_str()?)).max().map_or(0, |highest| highest + 1))
     }
 
     /// Puts a complete file at its place at once.
@@ -228,8 +205,7 @@ impl Files {
         // next instance is measured.
         file.as_file().sync_data().map_err(Error::file("write", &path))?;
         fs::create_dir_all(&directory).map_err(Error::file("make the directory", &directory))?;
-        file.persist(&path)
-            .map_err(|error| Error::file("replace", &path)(error.error))?;
+        file.persist(&path).map_err(|error| Error::file("replace", &path)(error.error))?;
         Ok(())
     }
 
@@ -239,11 +215,7 @@ impl Files {
         fs::create_dir_all(&unfinished).map_err(Error::file("make the directory", &unfinished))?;
         for entry in fs::read_dir(&unfinished).map_err(Error::file("read", &unfinished))? {
             let entry = entry.map_err(Error::file("read", &unfinished))?;
-            if entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&self.unfinished_prefix())
-            {
+            if entry.file_name().to_string_lossy().starts_with(&self.unfinished_prefix()) {
                 fs::remove_file(entry.path()).map_err(Error::file("remove", entry.path()))?;
             }
         }

@@ -31,11 +31,7 @@ pub enum Error {
 impl Error {
     /// Makes an error of the system's answer to an operation on a path.
     pub(super) fn file(operation: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::File {
-            operation,
-            path: path.as_ref().to_owned(),
-            reason,
-        }
+        move |reason| Self::File { operation, path: path.as_ref().to_owned(), reason }
     }
 }
 

@@ -52,9 +52,7 @@ impl Host {
             cpu_model: cpus.as_ref().and_then(Cpus::model),
             microcode: cpus.as_ref().and_then(|cpus| cpus.field("microcode")),
             cpus_count: cpus.as_ref().and_then(Cpus::count),
-            memory_bytes: Meminfo::from_file(root.join("proc/meminfo"))
-                .ok()
-                .map(|memory| memory.mem_total),
+            memory_bytes: Meminfo::from_file(root.join("proc/meminfo")).ok().map(|memory| memory.mem_total),
             hypervisor: cpus.as_ref().and_then(Cpus::hypervisor),
             vulnerabilities: vulnerabilities(&devices.join("cpu/vulnerabilities")),
             governors: governors(&devices.join("cpu")),
@@ -84,10 +82,8 @@ impl Cpus {
     fn model(&self) -> Option<String> {
         let codes = || {
             let names = ["CPU implementer", "CPU part", "CPU variant"];
-            let codes: Option<Vec<_>> = names
-                .iter()
-                .map(|name| Some(format!("{name} {}", self.field(name)?)))
-                .collect();
+            let codes: Option<Vec<_>> =
+                names.iter().map(|name| Some(format!("{name} {}", self.field(name)?))).collect();
             Some(codes?.join(", "))
         };
         self.field("model name").or_else(codes)
@@ -106,9 +102,7 @@ fn vulnerabilities(directory: &Path) -> Option<BTreeMap<String, String>> {
 
 fn governors(cpus: &Path) -> Option<BTreeSet<String>> {
     let entries = fs::read_dir(cpus).ok()?.flatten();
-    let governors: BTreeSet<_> = entries
-        .filter_map(|cpu| line(&cpu.path().join("cpufreq/scaling_governor")))
-        .collect();
+    let governors: BTreeSet<_> = entries.filter_map(|cpu| line(&cpu.path().join("cpufreq/scaling_governor"))).collect();
     (!governors.is_empty()).then_some(governors)
 }
 
@@ -137,10 +131,7 @@ mod tests {
         for root in [tree(&[]), tree(&[("proc/cpuinfo", ""), ("proc/meminfo", "")])] {
             let host = Host::gather(root.path());
             assert_eq!((host.cpu_model, host.microcode, host.cpus_count), (None, None, None));
-            assert_eq!(
-                (host.memory_bytes, host.hypervisor, host.vulnerabilities),
-                (None, None, None)
-            );
+            assert_eq!((host.memory_bytes, host.hypervisor, host.vulnerabilities), (None, None, None));
             assert_eq!((host.governors, host.clocksource), (None, None));
         }
     }
@@ -155,10 +146,7 @@ mod tests {
         };
         let root = tree(&[("proc/cpuinfo", &[cpu(0), cpu(1), cpu(2)].concat())]);
         let host = Host::gather(root.path());
-        assert_eq!(
-            host.cpu_model.as_deref(),
-            Some("CPU implementer 0x41, CPU part 0xd0c, CPU variant 0x3")
-        );
+        assert_eq!(host.cpu_model.as_deref(), Some("CPU implementer 0x41, CPU part 0xd0c, CPU variant 0x3"));
         assert_eq!((host.cpus_count, host.hypervisor), (Some(3), None));
     }
 
@@ -166,33 +154,18 @@ mod tests {
     fn an_x86_host() {
         let cpu = "sys/devices/system/cpu";
         let root = tree(&[
-            (
-                "proc/cpuinfo",
-                "processor\t: 0\nmodel name\t: Example 9000\nmicrocode\t: 0x2b\nflags\t\t: fpu vme\n\n",
-            ),
+            ("proc/cpuinfo", "processor\t: 0\nmodel name\t: Example 9000\nmicrocode\t: 0x2b\nflags\t\t: fpu vme\n\n"),
             (&format!("{cpu}/vulnerabilities/meltdown"), "Mitigation: PTI\n"),
             (&format!("{cpu}/cpu0/cpufreq/scaling_governor"), "performance\n"),
             (&format!("{cpu}/cpu1/cpufreq/scaling_governor"), "powersave\n"),
-            (
-                "sys/devices/system/clocksource/clocksource0/current_clocksource",
-                "tsc\n",
-            ),
+            ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
         ]);
         let host = Host::gather(root.path());
-        assert_eq!(
-            (host.cpu_model.as_deref(), host.cpus_count),
-            (Some("Example 9000"), Some(1))
-        );
-        assert_eq!(
-            (host.microcode.as_deref(), host.hypervisor),
-            (Some("0x2b"), Some(false))
-        );
+        assert_eq!((host.cpu_model.as_deref(), host.cpus_count), (Some("Example 9000"), Some(1)));
+        assert_eq!((host.microcode.as_deref(), host.hypervisor), (Some("0x2b"), Some(false)));
         let mitigations = BTreeMap::from([("meltdown".to_owned(), "Mitigation: PTI".to_owned())]);
         assert_eq!(host.vulnerabilities, Some(mitigations));
-        assert_eq!(
-            host.governors,
-            Some(["performance", "powersave"].map(str::to_owned).into())
-        );
+        assert_eq!(host.governors, Some(["performance", "powersave"].map(str::to_owned).into()));
         assert_eq!(host.clocksource.as_deref(), Some("tsc"));
     }
 
@@ -200,16 +173,10 @@ mod tests {
     fn this_host() {
         let host = Host::gather(Path::new("/"));
         let memory = rustix::system::sysinfo();
-        assert_eq!(
-            host.memory_bytes,
-            Some(memory.totalram as u64 * u64::from(memory.mem_unit))
-        );
+        assert_eq!(host.memory_bytes, Some(memory.totalram as u64 * u64::from(memory.mem_unit)));
         // SAFETY: reads a number; there is no safe wrapper for it.
         let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
         assert_eq!(host.cpus_count.map(i64::from), Some(online));
-        assert_eq!(
-            host.kernel_release,
-            line(Path::new("/proc/sys/kernel/osrelease")).unwrap()
-        );
+        assert_eq!(host.kernel_release, line(Path::new("/proc/sys/kernel/osrelease")).unwrap());
     }
 }

@@ -97,12 +97,7 @@ impl Manifest {
 
     /// The row of the run.
     pub(super) fn row(&self, outcome: &Outcome) -> Run {
-        let missing: Vec<_> = self
-            .probes
-            .missing
-            .iter()
-            .map(|(probe, reason)| format!("{probe}: {reason}"))
-            .collect();
+        let missing: Vec<_> = self.probes.missing.iter().map(|(probe, reason)| format!("{probe}: {reason}")).collect();
         Run {
             experiment: self.experiment.clone(),
             started_at_unix_ns: self.started_at_unix_ns,
@@ -164,12 +159,7 @@ pub fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<String
             _ => (String::new(), argument.as_ref()),
         };
         let path = Path::new(value);
-        option
-            + &if path.is_absolute() {
-                file_name(path)
-            } else {
-                value.to_owned()
-            }
+        option + &if path.is_absolute() { file_name(path) } else { value.to_owned() }
     };
     arguments.into_iter().map(shorten).collect()
 }
@@ -182,10 +172,7 @@ pub fn unix_ns(time: SystemTime) -> i64 {
 
 /// Name of a file without its directories; `/` has only itself.
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -194,15 +181,8 @@ mod tests {
 
     #[test]
     fn command_lines_keep_no_directories() {
-        let arguments = [
-            "/home/ada/bin/sandscope",
-            "run",
-            "--out=/home/ada/results/",
-            "--image",
-            "/srv/a b/c",
-            "x/y",
-            "/",
-        ];
+        let arguments =
+            ["/home/ada/bin/sandscope", "run", "--out=/home/ada/results/", "--image", "/srv/a b/c", "x/y", "/"];
         assert_eq!(
             command_line(arguments.map(OsString::from)),
             ["sandscope", "run", "--out=results", "--image", "c", "x/y", "/"]
@@ -216,28 +196,17 @@ mod tests {
         std::fs::write(&path, "abc").unwrap();
         let artifact = Artifact::read("letters", &path).unwrap();
         // The example of FIPS 180-2, appendix B.1.
-        assert_eq!(
-            artifact.sha256,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(artifact.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!((artifact.file_name.as_str(), artifact.size_bytes), ("abc", 3));
-        let missing = Artifact::read("letters", &directory.path().join("none"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            missing.starts_with("can't open ") && missing.contains("none"),
-            "{missing}"
-        );
+        let missing = Artifact::read("letters", &directory.path().join("none")).unwrap_err().to_string();
+        assert!(missing.starts_with("can't open ") && missing.contains("none"), "{missing}");
     }
 
     #[test]
     fn missing_probes_are_told_in_the_row() {
         let mut manifest = Manifest::new("cold-start", 7);
         assert_eq!(manifest.row(&Outcome::default()).probes_missing, None);
-        manifest
-            .probes
-            .missing
-            .insert("kvm".to_owned(), "no tracepoint".to_owned());
+        manifest.probes.missing.insert("kvm".to_owned(), "no tracepoint".to_owned());
         manifest.probes.missing.insert("block".to_owned(), "no BTF".to_owned());
         let row = manifest.row(&Outcome::default());
         assert_eq!(row.probes_missing.as_deref(), Some("block: no BTF; kvm: no tracepoint"));

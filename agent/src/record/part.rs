@@ -31,10 +31,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 100,000 rows or 32 MiB: a flush of the fullest part takes tens of milliseconds.
     fn default() -> Self {
-        Self {
-            rows_count: 100_000,
-            rows_bytes: 32 << 20,
-        }
+        Self { rows_count: 100_000, rows_bytes: 32 << 20 }
     }
 }
 
@@ -48,12 +45,7 @@ pub struct Part<R: Row> {
 
 impl<R: Row> Default for Part<R> {
     fn default() -> Self {
-        Self {
-            instance_id: StringBuilder::new(),
-            columns: R::Columns::default(),
-            rows_count: 0,
-            rows_bytes: 0,
-        }
+        Self { instance_id: StringBuilder::new(), columns: R::Columns::default(), rows_count: 0, rows_bytes: 0 }
     }
 }
 
@@ -116,9 +108,6 @@ impl<R: Row> AnyPart for Part<R> {
             writer.write(&batch)?;
             writer.into_inner()
         };
-        encode().map_err(|reason| Error::Encode {
-            table: R::TABLE.name,
-            reason,
-        })
+        encode().map_err(|reason| Error::Encode { table: R::TABLE.name, reason })
     }
 }

@@ -37,9 +37,7 @@ impl Table {
             Subject::Instance => Column::of::<String>("instance_id", "The instance; unique in the dataset."),
         };
         let run_id = Column::of::<String>("run_id", "The run, a ULID; the partition `run` has the same value.");
-        [run_id, instance_id]
-            .into_iter()
-            .chain(self.own_columns.iter().copied())
+        [run_id, instance_id].into_iter().chain(self.own_columns.iter().copied())
     }
 
     /// The same for Arrow.
@@ -74,22 +72,14 @@ pub struct Column {
 impl Column {
     /// The column that holds values of type `V`.
     pub const fn of<V: Value>(name: &'static str, documentation: &'static str) -> Self {
-        Self {
-            name,
-            kind: V::KIND,
-            nullable: V::NULLABLE,
-            documentation: documentation.trim_ascii(),
-        }
+        Self { name, kind: V::KIND, nullable: V::NULLABLE, documentation: documentation.trim_ascii() }
     }
 
     /// Unit of the values as the end of the name tells it.
     pub fn unit(&self) -> Option<&'static str> {
         const UNITS: [(&str, &str); 4] = [("ns", "ns"), ("bytes", "bytes"), ("count", "count"), ("ratio", "1")];
         let ending = self.name.rsplit('_').next()?;
-        UNITS
-            .iter()
-            .find(|(suffix, _)| *suffix == ending)
-            .map(|(_, unit)| *unit)
+        UNITS.iter().find(|(suffix, _)| *suffix == ending).map(|(_, unit)| *unit)
     }
 }
 

@@ -43,10 +43,7 @@ impl Receiver {
         let listener = TcpListener::bind((address, port)).await.with_context(|| {
             format!("can't await the ready callback at {address}:{port}; choose another port with --callback-port")
         })?;
-        Ok(Self {
-            listener,
-            path: path(label),
-        })
+        Ok(Self { listener, path: path(label) })
     }
 
     /// Waits for the first callback. Requests for anything else are answered with 404.
@@ -110,15 +107,9 @@ impl Found {
         let at_ns = monotonic_ns();
         let mut response = Response::new(Empty::new());
         if request.uri().path() == path {
-            let since_main = request
-                .headers()
-                .get(SINCE_MAIN)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
+            let since_main = request.headers().get(SINCE_MAIN).and_then(|value| value.to_str().ok()?.parse().ok());
             // Only the first callback counts.
-            let _ = self.0.0.set(Callback {
-                at_ns,
-                since_main_ns: since_main,
-            });
+            let _ = self.0.0.set(Callback { at_ns, since_main_ns: since_main });
             self.0.1.notify_one();
         } else {
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -171,13 +162,8 @@ mod tests {
     async fn a_taken_port_is_named_with_the_way_out() {
         let first = Receiver::bind(LOCALHOST, 0, "a").await.unwrap();
         let port = first.listener.local_addr().unwrap().port();
-        let Err(error) = Receiver::bind(LOCALHOST, port, "b").await else {
-            panic!("the port was free")
-        };
+        let Err(error) = Receiver::bind(LOCALHOST, port, "b").await else { panic!("the port was free") };
         let text = format!("{error:#}");
-        assert!(
-            text.contains(&port.to_string()) && text.contains("--callback-port"),
-            "{text}"
-        );
+        assert!(text.contains(&port.to_string()) && text.contains("--callback-port"), "{text}");
     }
 }

@@ -49,10 +49,7 @@ impl Exchange {
 
 /// Sends `GET path` until there is an answer or the deadline has passed.
 pub async fn get(address: SocketAddr, path: &str, launch_ns: u64, deadline: Instant) -> Exchange {
-    let mut exchange = Exchange {
-        started_ns: monotonic_ns(),
-        ..Exchange::default()
-    };
+    let mut exchange = Exchange { started_ns: monotonic_ns(), ..Exchange::default() };
     loop {
         exchange.attempts += 1;
         let outcome = tokio::time::timeout_at(deadline, attempt(&mut exchange, address, path)).await;
@@ -67,10 +64,7 @@ pub async fn get(address: SocketAddr, path: &str, launch_ns: u64, deadline: Inst
             }
             Ok(Err(error)) => exchange.error = Some(format!("http://{address}{path}: {error:#}")),
             Err(_elapsed) => {
-                let before = exchange
-                    .error
-                    .take()
-                    .map_or(String::new(), |error| format!(" (before that: {error})"));
+                let before = exchange.error.take().map_or(String::new(), |error| format!(" (before that: {error})"));
                 exchange.error = Some(format!("http://{address}{path} has not answered in time{before}"));
                 return exchange;
             }
@@ -89,9 +83,7 @@ async fn attempt(exchange: &mut Exchange, address: SocketAddr, path: &str) -> an
     stream.set_nodelay(true)?;
     exchange.connected_ns = Some(monotonic_ns());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(header::HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
     // What goes wrong with the connection reaches the request as its error.
     let driver = AbortOnDropHandle::new(tokio::spawn(connection));
     let response = sender.send_request(request).await?;
@@ -146,10 +138,7 @@ mod tests {
     async fn a_bad_status_is_an_error_and_not_retried() {
         let address = server("HTTP/1.1 500 oops\r\ncontent-length: 0\r\n\r\n").await;
         let exchange = get(address, "/hello", monotonic_ns(), in_time()).await;
-        assert_eq!(
-            (exchange.is_good(), exchange.status, exchange.attempts),
-            (false, Some(500), 1)
-        );
+        assert_eq!((exchange.is_good(), exchange.status, exchange.attempts), (false, Some(500), 1));
         assert!(exchange.error.unwrap().contains("500"));
     }
 
@@ -168,13 +157,7 @@ mod tests {
     async fn a_silent_server_does_not_hold_the_client_beyond_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let exchange = get(
-            address,
-            "/hello",
-            monotonic_ns(),
-            Instant::now() + Duration::from_millis(30),
-        )
-        .await;
+        let exchange = get(address, "/hello", monotonic_ns(), Instant::now() + Duration::from_millis(30)).await;
         assert!(exchange.error.unwrap().contains("in time"));
     }
 }

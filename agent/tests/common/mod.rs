@@ -23,14 +23,9 @@ pub fn probes(test: &str, options: Options) -> Option<Probes> {
 /// `python3` may be a shell script that looks for it.
 pub fn python(code: &str) -> Command {
     static INTERPRETER: LazyLock<String> = LazyLock::new(|| {
-        let asked = Command::new("python3")
-            .args(["-I", "-c", "import sys; print(sys.executable)"])
-            .output();
+        let asked = Command::new("python3").args(["-I", "-c", "import sys; print(sys.executable)"]).output();
         let asked = asked.unwrap_or_else(|error| panic!("these tests need python3: {error}"));
-        String::from_utf8(asked.stdout)
-            .expect("a path in UTF-8")
-            .trim()
-            .to_owned()
+        String::from_utf8(asked.stdout).expect("a path in UTF-8").trim().to_owned()
     });
     let mut command = Command::new(&*INTERPRETER);
     command.args(["-I", "-S", "-c", code]);

@@ -14,9 +14,7 @@ use super::table::Table;
 
 /// Every table of the dataset.
 pub fn tables() -> impl Iterator<Item = &'static Table> {
-    [run::TABLES, timeline::TABLES, cpu::TABLES, io::TABLES]
-        .into_iter()
-        .flatten()
+    [run::TABLES, timeline::TABLES, cpu::TABLES, io::TABLES].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -25,35 +23,17 @@ mod tests {
     use std::collections::HashSet;
 
     /// Numeric columns that name or number a thing, so that they have no unit.
-    const IDENTIFIERS: [&str; 9] = [
-        "error_code",
-        "position",
-        "schema_version",
-        "sector",
-        "seed",
-        "status",
-        "tgid",
-        "tid",
-        "vcpu",
-    ];
+    const IDENTIFIERS: [&str; 9] =
+        ["error_code", "position", "schema_version", "sector", "seed", "status", "tgid", "tid", "vcpu"];
 
     #[test]
     fn names_are_unique_and_in_snake_case() {
         let mut seen = HashSet::new();
         for table in tables() {
-            assert!(
-                seen.insert(table.name.to_owned()),
-                "two tables are called {}",
-                table.name
-            );
+            assert!(seen.insert(table.name.to_owned()), "two tables are called {}", table.name);
             for column in table.columns() {
                 let place = format!("{}.{}", table.name, column.name);
-                assert!(
-                    place
-                        .bytes()
-                        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.')),
-                    "{place}"
-                );
+                assert!(place.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.')), "{place}");
                 assert!(seen.insert(place.clone()), "{place} is there twice");
                 assert_ne!(column.name, "run", "{place} clashes with the partition");
             }
@@ -77,26 +57,11 @@ mod tests {
     #[test]
     fn everything_is_documented() {
         for table in tables() {
-            assert!(
-                table.documentation.ends_with('.'),
-                "{}: {:?}",
-                table.name,
-                table.documentation
-            );
+            assert!(table.documentation.ends_with('.'), "{}: {:?}", table.name, table.documentation);
             for column in table.columns() {
                 let text = column.documentation;
-                assert!(
-                    text.len() > 10 && text.ends_with('.'),
-                    "{}.{}: {text:?}",
-                    table.name,
-                    column.name
-                );
-                assert!(
-                    !text.contains('|'),
-                    "{}.{} would break the table of the page",
-                    table.name,
-                    column.name
-                );
+                assert!(text.len() > 10 && text.ends_with('.'), "{}.{}: {text:?}", table.name, column.name);
+                assert!(!text.contains('|'), "{}.{} would break the table of the page", table.name, column.name);
             }
         }
     }
