@@ -156,14 +156,17 @@ struct Spans<'a> {
 }
 
 impl Spans<'_> {
+    /// Adds a stretch, cut where the task's role changes, so that a span has one role.
     fn push(&mut self, start_ns: u64, end_ns: u64, activity: Activity) {
-        let (start_ns, end_ns) = (start_ns.max(self.window.0), end_ns.min(self.window.1));
-        if start_ns >= end_ns {
-            return;
-        }
-        match self.out.last_mut() {
-            Some(last) if last.end_ns == start_ns && last.activity == activity => last.end_ns = end_ns,
-            _ => self.out.push(Span { start_ns, end_ns, activity }),
+        let (mut start_ns, end_ns) = (start_ns.max(self.window.0), end_ns.min(self.window.1));
+        while start_ns < end_ns {
+            let until = end_ns.min(self.history.next_role_change(start_ns));
+            let same_role = self.history.next_role_change(start_ns.saturating_sub(1)) > start_ns;
+            match self.out.last_mut() {
+                Some(last) if same_role && last.end_ns == start_ns && last.activity == activity => last.end_ns = until,
+                _ => self.out.push(Span { start_ns, end_ns: until, activity: activity.clone() }),
+            }
+            start_ns = until;
         }
     }
 
