@@ -3,11 +3,13 @@
 //! The library behind the command `sandscope`; `docs/architecture.md` shows how its modules work together.
 
 pub mod correlate;
+pub mod doctor;
 pub mod experiment;
 pub mod host;
 pub mod measure;
 pub mod probe;
 pub mod record;
+pub mod report;
 pub mod sandbox;
 pub mod workload;
 

@@ -3,7 +3,10 @@
 mod common;
 
 use common::{probes, python, spawn_in_scope};
-use sandscope::probe::{Options, Probes, Record, Recording};
+use sandscope::{
+    measure::page_cache::{CacheState, bring_about},
+    probe::{Options, Probes, Record, Recording},
+};
 use std::{
     collections::BTreeSet,
     process::{Command, ExitStatus},
@@ -170,4 +173,42 @@ fn a_full_ring_loses_records_and_counts_them() {
     let seen: u64 = recording.counters.seen.iter().sum();
     assert_eq!(recording.records.len() as u64 + recording.lost(), seen);
     assert!(seen > 20_000);
+}
+
+#[test]
+fn n_cold_pages_are_n_pages_from_the_disk() {
+    const PAGES: usize = 300;
+    const PAGE: usize = 4096;
+    let Some(mut probes) = probes("n_cold_pages_are_n_pages_from_the_disk", Options::default()) else { return };
+    // Beside the build, which is on a disk; the directory for temporary files may be in memory.
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(file.path(), vec![5; PAGES * PAGE]).unwrap();
+    let path = file.path().display();
+    let read = format!("import os\nf = os.open('{path}', os.O_RDONLY)\nwhile os.read(f, 65536): pass");
+    // Once before, so that only the file itself is cold afterwards.
+    assert!(python(&read).status().unwrap().success());
+    let evicted = bring_about(CacheState::Evicted, &[file.path().to_owned()]);
+    if let Err(error) = evicted {
+        return sandscope::testing::skip("n_cold_pages_are_n_pages_from_the_disk", "disk", format!("{error:#}"));
+    }
+    probes.attach().unwrap();
+    let (_, status) = run_in_scope(&probes, &mut python(&read));
+    assert!(status.success());
+    probes.detach();
+    let recording = probes.take().unwrap();
+    let requests: Vec<_> = recording
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Block(block) => Some(block),
+            _ => None,
+        })
+        .collect();
+    let bytes: u64 = requests.iter().map(|block| u64::from(block.bytes)).sum();
+    assert_eq!(bytes, (PAGES * PAGE) as u64, "{requests:?}");
+    for request in requests {
+        let times = [request.queued_ns, request.issued_ns, request.header.at_ns];
+        assert!(times.is_sorted() && request.issued_ns > 0, "{request:?}");
+        assert_eq!((request.header.flags, request.error), (0, 0));
+    }
 }

@@ -25,7 +25,9 @@ pub struct ExitCount {
     pub detail: Option<String>,
     /// How often.
     pub count: u64,
-    /// Time until the vCPU went on, in nanoseconds, of those exits after which it did; `None` where the source can't tell.
+    /// Time until the vCPU went on, summed over the exits after which it did; `None` where the source can't tell.
+    pub time_ns: Option<u64>,
+    /// Those times, in nanoseconds, within a per cent.
     pub times: Option<Histogram<u64>>,
 }
 
@@ -111,10 +113,12 @@ impl ExitCounts {
             reason: reason.clone(),
             detail: detail.clone(),
             count: 0,
+            time_ns: matches!(timing, Timing::Timed(_)).then_some(0),
             times: matches!(timing, Timing::Timed(_)).then(times),
         });
         count.count += 1;
-        if let (Some(times), Timing::Timed(Some(time))) = (&mut count.times, timing) {
+        if let (Some(sum), Some(times), Timing::Timed(Some(time))) = (&mut count.time_ns, &mut count.times, timing) {
+            *sum += time;
             times.saturating_record(time);
         }
     }

@@ -177,6 +177,11 @@ impl History {
         &self.roles[after.saturating_sub(1)].1
     }
 
+    /// Whether the task existed at an instant.
+    pub fn lives_at(&self, at_ns: u64) -> bool {
+        self.born_ns.is_none_or(|born| born <= at_ns) && self.died_ns.is_none_or(|died| at_ns <= died)
+    }
+
     /// The first instant after `at_ns` at which the task got another role.
     pub(super) fn next_role_change(&self, at_ns: u64) -> u64 {
         let next = self.roles.partition_point(|&(since, _)| since <= at_ns);

@@ -37,7 +37,7 @@ fn exec(at_ns: u64, tid: u32, args: &[u8]) -> Record {
     let mut exec = Exec { header: header(at_ns, tid, Kind::Exec), ..Exec::zeroed() };
     exec.args[..args.len()].copy_from_slice(args);
     exec.args_bytes = args.len() as u32;
-    Record::Exec(exec)
+    Record::Exec(Box::new(exec))
 }
 
 /// A CPU goes from `prev` to `next`; threads other than the stranger are in scope.

@@ -3,4 +3,5 @@
 pub mod btf;
 pub mod clock;
 pub mod kallsyms;
+pub mod support;
 pub mod tracefs;

@@ -19,6 +19,7 @@ use aya::{
     util::online_cpus,
 };
 use sandscope_ebpf::map::{Counters, Membership};
+use std::fmt::{self, Display, Formatter};
 
 /// Built by `cargo xtask build-ebpf`; CI checks that it is what its source gives.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/probes.o");
@@ -63,6 +64,15 @@ pub struct Missing {
     pub program: Option<&'static str>,
     /// Why.
     pub reason: String,
+}
+
+impl Display for Missing {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self.program {
+            Some(program) => write!(out, "{}/{program}", self.probe),
+            None => write!(out, "{}", self.probe),
+        }
+    }
 }
 
 /// The probes, loaded into the kernel.
@@ -153,6 +163,16 @@ impl Probes {
     /// What this kernel can't do.
     pub fn missing(&self) -> &[Missing] {
         &self.missing
+    }
+
+    /// Each probe with what is missing of it.
+    pub fn by_probe(&self) -> Vec<(&'static str, Vec<String>)> {
+        let of = |name| self.missing.iter().filter(move |missing| missing.probe == name);
+        let describe = |missing: &Missing| match missing.program {
+            Some(program) => format!("{program}: {}", missing.reason),
+            None => missing.reason.clone(),
+        };
+        PROBES.iter().map(|probe| (probe.name, of(probe.name).map(describe).collect())).collect()
     }
 
     /// Makes the probes see everything in scope.

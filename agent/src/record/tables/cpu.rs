@@ -24,7 +24,8 @@ tables! {
         bucket_count: Vec<u64>,
     }
 
-    /// One row per thread: what it did with its life between launch and first response.
+    /// One row per thread: what it did with its life from the launch to the end of the recording, which is after the
+    /// first response. The bystanders that work for the sandbox (`launcher`, `client`) are among them.
     table sched = Sched of instance {
         /// The thread, as the host numbers it.
         tid: u32,
@@ -36,12 +37,16 @@ tables! {
         role: String,
         /// Time on a CPU.
         on_cpu_ns: u64,
-        /// Part of it in user mode.
-        user_ns: Option<u64>,
-        /// Part of it in the kernel.
-        kernel_ns: Option<u64>,
+        /// Part of it in its own code.
+        user_ns: u64,
+        /// Part of it in system calls other than `KVM_RUN`.
+        kernel_ns: u64,
         /// Part of it in the guest.
-        guest_ns: Option<u64>,
+        guest_ns: u64,
+        /// Part of it in the kernel after an exit from the guest.
+        exit_ns: u64,
+        /// Part of it in `KVM_RUN` where the host does not tell guest and exits apart.
+        kvm_run_ns: u64,
         /// Time in which it could run but had no CPU.
         runnable_ns: u64,
         /// Time in which it waited for something else.
@@ -76,13 +81,13 @@ tables! {
         waited_ns: u64,
     }
 
-    /// One row per role and system call.
+    /// One row per role and system call, from the launch to the end of the recording.
     table syscalls = Syscall of instance {
         /// Role of the threads.
         role: String,
         /// Name of the system call.
         syscall: String,
-        /// How many returned.
+        /// How often it was made.
         count: u64,
         /// Time in them, waiting included, of all threads together.
         time_ns: u64,

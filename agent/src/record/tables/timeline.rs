@@ -51,8 +51,6 @@ tables! {
         started_ns: i64,
         /// When the connection stood.
         connected_ns: Option<i64>,
-        /// When the request was sent.
-        sent_ns: Option<i64>,
         /// When the first byte of the response came.
         first_byte_ns: Option<i64>,
         /// When the whole response was there.

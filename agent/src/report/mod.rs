@@ -1,0 +1,3 @@
+//! What people see of results.
+
+pub mod terminal;
