@@ -1,1 +1,4 @@
 //! sandscope
+
+pub mod sandbox;
+pub mod workload;
