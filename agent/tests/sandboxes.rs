@@ -203,11 +203,8 @@ fn get(instance: &dyn Instance) -> String {
     };
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "GET /hello HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    let request = format!("GET /hello HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     line
@@ -228,7 +225,7 @@ fn await_ready(listener: &TcpListener, label: &str, instance: &mut dyn Instance)
                 .unwrap();
             let first = instance.console().first_byte();
             let first = runtime.block_on(async { tokio::time::timeout(PATIENCE, first).await.unwrap() });
-            assert!(first.is_some(), "{:?}", instance.failure());
+            assert!(first.is_some(), "{}", await_failure(instance));
         }
     }
 }
@@ -360,7 +357,12 @@ fn live_and_leave_nothing(name: &str, label: &str, kind: &dyn Sandbox, executabl
     instance.stop().unwrap();
     println!("{name}: ready after {ready:?}, stopped in {:?}", began.elapsed());
     assert_eq!(bench.leftovers(label), [""; 0]);
-    assert_eq!(zombies(), [""; 0]);
+    // Those of tests that run at the same time go with these; ours would stay.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !zombies().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", zombies());
+        std::thread::sleep(Duration::from_millis(10));
+    }
     instance.stop().unwrap();
     drop(instance);
     drop(bench.run);

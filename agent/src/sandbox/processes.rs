@@ -28,6 +28,9 @@ pub const MARKER: &str = "SANDSCOPE_INSTANCE";
 /// How long a killed process may take to be gone. One in uninterruptible sleep may take longer; that is reported.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// Flag of a task that began to exit, in `/proc/PID/stat`.
+const PF_EXITING: u32 = 4;
+
 /// Children that the agent itself waits for. Held while one is started, so that [`reap_orphans`] never takes the status of
 /// such a child.
 static AWAITED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -94,8 +97,7 @@ impl Membership {
                 "new processes appear faster than they can be killed: a fork bomb?"
             );
         }
-        reap_orphans();
-        Ok(())
+        reap_orphans(deadline)
     }
 
     /// Sends SIGKILL to each member; returns whom.
@@ -168,21 +170,46 @@ fn await_ends(processes: &mut BTreeMap<i32, OwnedFd>, deadline: Instant) -> Resu
 }
 
 /// Takes the status of processes that the sandboxes left behind and that became children of the agent, which is their
-/// subreaper; without this they would stay as zombies.
-fn reap_orphans() {
-    let Ok(me) = procfs::process::Process::myself().and_then(|process| process.stat()) else {
-        return;
-    };
-    let Ok(all) = procfs::process::all_processes() else {
-        return;
-    };
-    let awaited = awaited();
-    for stat in all.filter_map(|process| process.ok()?.stat().ok()) {
-        // Children of other code in the agent share its session; what a sandbox starts never does.
-        if stat.state == 'Z' && stat.ppid == me.pid && stat.session != me.session && !awaited.contains(&stat.pid) {
-            let _ = waitpid(Pid::from_raw(stat.pid), WaitOptions::NOHANG);
+/// subreaper; without this they would stay as zombies. Waits for those that are about to be one.
+fn reap_orphans(deadline: Instant) -> Result<()> {
+    loop {
+        let orphans = dying_orphans()?;
+        if orphans.is_empty() {
+            return Ok(());
         }
+        await_ends(
+            &mut orphans
+                .iter()
+                .filter_map(|pid| Some((pid.as_raw_pid(), open(*pid)?)))
+                .collect(),
+            deadline,
+        )?;
+        for pid in orphans {
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        // Again, since their own children have become ours.
     }
+}
+
+/// Children of this process that it does not wait for elsewhere and that are dead, or on the way: then nothing but the process
+/// itself tells any more whose it was.
+fn dying_orphans() -> Result<Vec<Pid>> {
+    let me = procfs::process::Process::myself()
+        .and_then(|process| process.stat())
+        .context("could not read /proc/self")?;
+    let all = procfs::process::all_processes().context("could not list /proc")?;
+    let awaited = awaited();
+    let dying = all.filter_map(|process| process.ok()?.stat().ok()).filter(|stat| {
+        let exiting = stat.state == 'Z' || stat.flags & PF_EXITING != 0;
+        // Children of other code in the agent share its session; what a sandbox starts never does.
+        exiting && stat.ppid == me.pid && stat.session != me.session && !awaited.contains(&stat.pid)
+    });
+    Ok(dying.filter_map(|stat| Pid::from_raw(stat.pid)).collect())
+}
+
+/// The process, whatever becomes of its number.
+fn open(pid: Pid) -> Option<OwnedFd> {
+    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// Device and inode of what the path leads to.
