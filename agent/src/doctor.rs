@@ -6,7 +6,7 @@
 use crate::{
     host::{btf::KernelTypes, support::Support, tracefs::with_tracefs},
     probe::{Options, Probes},
-    sandbox::{self, kvm_floor},
+    sandbox::{self, kvm_floor::KvmFloor},
     workload::{self, Workload},
 };
 use anyhow::{Context, Result};
@@ -184,7 +184,7 @@ fn kvm_exits(mut probes: Probes) -> Result<Support> {
     probes.attach()?;
     let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
     probes.mark(tid, Membership::bystander(SCOPE));
-    let program = kvm_floor::executable()?;
+    let program = KvmFloor::default().executable()?;
     let child = Command::new(&program)
         .args(["--pio", &WRITES.to_string()])
         .stdin(Stdio::null())

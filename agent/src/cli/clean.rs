@@ -1,5 +1,26 @@
-//! `sandscope clean`: removes what killed runs have left.
+//! `sandscope clean`: removes what killed runs have left on the host.
 
 use super::print;
 use anyhow::Result;
+use sandscope::sandbox::run_dir::{Cleaned, clean, default_base};
 use std::process::ExitCode;
+
+/// Removes what dead runs have left; what a living run owns stays.
+pub(crate) fn execute() -> Result<ExitCode> {
+    let cleaned = clean(&default_base())?;
+    report(&cleaned);
+    if cleaned.removed.is_empty() && cleaned.failures.is_empty() {
+        print("nothing to remove\n")?;
+    }
+    Ok(if cleaned.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says on standard error what was removed and what could not be.
+pub(crate) fn report(cleaned: &Cleaned) {
+    for run in &cleaned.removed {
+        eprintln!("sandscope: removed what the run {run} had left on this host");
+    }
+    for failure in &cleaned.failures {
+        eprintln!("sandscope: {failure}");
+    }
+}

@@ -1,6 +1,6 @@
 //! `sandscope run`: what is to be measured, under which conditions, and where the results go.
 
-use super::{BadRequest, Interrupted, print, privilege};
+use super::{BadRequest, Interrupted, clean, print, privilege};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -13,12 +13,18 @@ use sandscope::{
     probe::{self, Probes},
     record::{Artifact, Manifest},
     report::terminal::Report,
-    sandbox::{self, Sandbox, Support, launcher::Launcher, network, run_dir::RunDirectory},
+    sandbox::{
+        self, Sandbox, Support,
+        launcher::Launcher,
+        network,
+        run_dir::{self, RunDirectory},
+    },
     workload::Workload,
 };
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
 
 /// The experiments.
 #[derive(Subcommand)]
@@ -120,7 +126,10 @@ async fn cold_start(arguments: &ColdStartArguments) -> Result<ExitCode> {
     for sandbox in &sandboxes {
         manifest.sandboxes.insert(sandbox.name().to_owned(), sandbox.provenance()?);
     }
-    let run_directory = RunDirectory::create()?;
+    let run_id = Ulid::generate();
+    let base = run_dir::default_base();
+    clean::report(&run_dir::clean(&base)?);
+    let run_directory = RunDirectory::create(&base, &run_id.to_string())?;
     let mut stage = Stage {
         launcher: Launcher::spawn()?,
         probes,
@@ -133,7 +142,7 @@ async fn cold_start(arguments: &ColdStartArguments) -> Result<ExitCode> {
     };
     let experiment = ColdStart { sandboxes, instances: arguments.instances, arms, seed };
     let mut bar = Bar::new(experiment.total());
-    let outcome = experiment.run(&mut stage, &run_directory, &arguments.out, &manifest, &mut bar).await;
+    let outcome = experiment.run(&mut stage, run_id, &run_directory, &arguments.out, &manifest, &mut bar).await;
     bar.0.finish_and_clear();
     let summary = outcome?;
     if arguments.json {
@@ -160,7 +169,7 @@ fn select(names: &[String]) -> Result<Vec<Arc<dyn Sandbox>>> {
     }
     let mut chosen: Vec<Arc<dyn Sandbox>> = Vec::new();
     for name in names {
-        let sandbox = sandbox::by_name(name).map_err(|error| BadRequest(format!("{error:#}")))?;
+        let sandbox = sandbox::find(name).map_err(|error| BadRequest(format!("{error:#}")))?;
         if let Support::Unsupported { evidence, remedy } = sandbox.support() {
             return Err(BadRequest(format!("{name} can't run on this host: {evidence}; {remedy}")).into());
         }

@@ -3,7 +3,7 @@
 use crate::{
     host::kallsyms::KernelSymbols,
     probe::{ExitReasons, Record, syscall_name},
-    sandbox::RoleRule,
+    sandbox::{RoleRule, rule_of},
 };
 use sandscope_ebpf::event::{COMM_BYTES, Exec, Faults, NO_SYSCALL, Switch, WakeCause};
 use std::collections::HashMap;
@@ -211,7 +211,13 @@ impl Histories {
     /// Sorts a recording out by task.
     ///
     /// `bystanders` are the threads outside the sandbox that work for it; `rules` tell the roles of the sandbox's own.
-    pub fn of(records: &[Record], scope: u16, bystanders: &[Bystander], rules: &[RoleRule], names: &Names) -> Self {
+    pub fn of(
+        records: &[Record],
+        scope: u16,
+        bystanders: &[Bystander],
+        rules: &'static [RoleRule],
+        names: &Names,
+    ) -> Self {
         let mut histories = Self::default();
         for bystander in bystanders {
             let Bystander { tid, ref role, until_ns } = *bystander;
@@ -246,7 +252,7 @@ impl Histories {
         }
     }
 
-    fn read(&mut self, record: &Record, scope: u16, rules: &[RoleRule], names: &Names) {
+    fn read(&mut self, record: &Record, scope: u16, rules: &'static [RoleRule], names: &Names) {
         let header = *record.header();
         match record {
             Record::TaskNew(new) => {
@@ -296,11 +302,11 @@ impl Histories {
         }
     }
 
-    fn read_exec(&mut self, exec: &Exec, rules: &[RoleRule]) {
+    fn read_exec(&mut self, exec: &Exec, rules: &'static [RoleRule]) {
         let history = self.get(exec.header.tid);
         history.comm = text(&exec.comm);
         let words = exec_words(exec);
-        let rule = rules.iter().find(|rule| words.iter().any(|word| word.contains(rule.contains)));
+        let rule = rule_of(rules, &words[0], &words[1..]);
         let role = rule.map_or_else(|| history.comm.clone(), |rule| rule.role.to_owned());
         history.forked_role = rule.and_then(|rule| rule.forked);
         history.roles.push((exec.header.at_ns, role));

@@ -15,6 +15,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use std::{path::Path, sync::Arc};
+use ulid::Ulid;
 
 /// What is to be run.
 pub struct ColdStart {
@@ -50,12 +51,12 @@ impl ColdStart {
     pub async fn run(
         &self,
         stage: &mut Stage,
+        run_id: Ulid,
         run_directory: &RunDirectory,
         out: &Path,
         manifest: &Manifest,
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
-        let run_id = run_directory.run_id();
         let mut dataset = Dataset::create(out, run_id, manifest)?;
         declare(&mut dataset)?;
         let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
@@ -66,7 +67,7 @@ impl ColdStart {
             }
             let sandbox = &self.sandboxes[cell.sandbox];
             progress.starts(sandbox.name(), cell.probes);
-            let place = Place::new(run_directory, position, cell)?;
+            let place = Place::new(run_id, run_directory, position, cell)?;
             let observation = observe(stage, sandbox, place).await;
             progress.ended(&observation);
             let explanation = explain(&observation, &mut names);

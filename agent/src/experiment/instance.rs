@@ -6,7 +6,9 @@ use crate::{
     host::clock::{monotonic_ns, unix_ns},
     measure::page_cache::{self, CacheState, Residency},
     probe::{DeviceCounts, DeviceProbe, Probes, Recording},
-    sandbox::{Instance, Readiness, RoleRule, Sandbox, Specification, launcher::Launcher, network},
+    sandbox::{
+        Instance, Readiness, RoleRule, Sandbox, Specification, launcher::Launcher, network, run_dir::RunDirectory,
+    },
     workload::{
         Workload,
         callback::Receiver,
@@ -24,6 +26,7 @@ use std::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
 
 /// How often an instance that is awaited is asked whether it has failed. Readiness itself is an event; this only bounds how
 /// long a failure goes unnoticed.
@@ -111,6 +114,17 @@ pub(super) struct Place {
     pub(super) cell: Cell,
 }
 
+impl Place {
+    /// The place of the instance that comes at `position` in the order of a run.
+    pub(super) fn new(run_id: Ulid, run_directory: &RunDirectory, position: u32, cell: Cell) -> Result<Self> {
+        // Names on the host are short: the random end of the run's id keeps runs apart, the position its instances.
+        let run = run_id.to_string().to_lowercase();
+        let label = format!("{}{position:x}", &run[run.len() - 4..]);
+        let directory = run_directory.instance(&label)?;
+        Ok(Self { id: format!("{run_id}-{position:05}"), label, directory, position, cell })
+    }
+}
+
 /// Starts an instance, waits for its first good response, and removes it. What goes wrong is part of the observation.
 pub(super) async fn observe(stage: &mut Stage, sandbox: &Arc<dyn Sandbox>, place: Place) -> Observation {
     let mut observation = Observation {
@@ -153,6 +167,7 @@ pub(super) async fn observe(stage: &mut Stage, sandbox: &Arc<dyn Sandbox>, place
     // A number of its own, so that nothing that an earlier instance may have left is taken for a part of this one.
     let scope = 1 + (place.position % u32::from(Membership::MAX_SCOPE)) as u16;
     let label = &specification.label;
+    observation.conditions.clone_from(instance.conditions());
     let mut trial = Trial { stage, label, scope, observation: &mut observation, instance: Some(instance) };
     let outcome = trial.run().await;
     let removed = trial.remove().await;
@@ -212,8 +227,10 @@ impl Trial<'_> {
         let readiness = self.instance()?.readiness();
         let receiver = match readiness {
             Readiness::Callback { .. } => {
-                let address =
-                    self.instance()?.network().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |own| own.host_address());
+                let address = self
+                    .instance()?
+                    .network()
+                    .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |own| IpAddr::V4(own.host_address));
                 Some(Receiver::bind(address, self.stage.callback_port, self.label).await?)
             }
             Readiness::Console => None,
@@ -305,8 +322,8 @@ impl Trial<'_> {
         drop(probes.take()?);
         let device = match instance.network() {
             Some(own) => {
-                let name = own.host_interface().to_owned();
-                let probe = probes.watch_device(&name, own.host_index(), self.scope)?;
+                let name = own.host_interface.clone();
+                let probe = probes.watch_device(&name, own.host_index, self.scope)?;
                 Some((name, probe))
             }
             None => None,
@@ -343,6 +360,6 @@ impl Trial<'_> {
 
     /// Ends the instance and removes what it left.
     async fn remove(&mut self) -> Result<()> {
-        self.on_launcher(Instance::stop).await?
+        self.on_launcher(|instance| instance.stop()).await?
     }
 }

@@ -5,11 +5,65 @@
 //! timed window, [`Instance::launch`] (the one call that starts it), then [`Instance::failure`] as long as it waits, and
 //! [`Instance::stop`] in the end, whatever happened before.
 
+mod bundle;
+mod child;
 pub mod console;
+mod executable;
+pub mod gvisor;
+mod instance;
+mod journal;
+pub mod kvm_floor;
+pub mod launcher;
+mod lock;
 pub mod network;
+pub mod process;
+mod processes;
+pub mod run_dir;
+pub mod runc;
+mod runtime;
+mod undo;
+
+pub use crate::host::support::Support;
 use crate::workload::Workload;
-use anyhow::Result;
-use std::{collections::BTreeMap, path::PathBuf};
+use anyhow::{Result, bail, ensure};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// All kinds of sandboxes, in the order in which they are shown.
+pub fn all() -> Vec<Box<dyn Sandbox>> {
+    vec![
+        Box::new(process::Process),
+        Box::new(runc::Runc),
+        Box::new(gvisor::Gvisor { platform: gvisor::Platform::Systrap }),
+        Box::new(gvisor::Gvisor { platform: gvisor::Platform::Ptrace }),
+        Box::new(kvm_floor::KvmFloor::default()),
+    ]
+}
+
+/// The kind of this name.
+///
+/// # Errors
+/// When there is none; names the nearest.
+pub fn find(name: &str) -> Result<Box<dyn Sandbox>> {
+    let mut all = all();
+    if let Some(position) = all.iter().position(|sandbox| sandbox.name() == name) {
+        return Ok(all.swap_remove(position));
+    }
+    let names: Vec<_> = all.iter().map(|sandbox| sandbox.name()).collect();
+    let nearest = names
+        .iter()
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
+        .filter(|(similarity, _)| *similarity >= SIMILAR)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    let suggestion = nearest.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default();
+    bail!("there is no sandbox `{name}`{suggestion} The kinds are: {}", names.join(", "))
+}
+
+/// From this similarity on (0: nothing in common, 1: equal) a known name is suggested for one that is not.
+const SIMILAR: f64 = 0.5;
 
 /// A kind of sandbox.
 pub trait Sandbox: Send + Sync {
@@ -35,31 +89,6 @@ pub trait Sandbox: Send + Sync {
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>>;
 }
 
-/// Whether a host can do something, and how that is known.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase", tag = "verdict")]
-pub enum Support {
-    /// It can.
-    Ok {
-        /// What was found.
-        evidence: String,
-    },
-    /// It can, but not fully.
-    Degraded {
-        /// What was found.
-        evidence: String,
-        /// What the person can do about it.
-        remedy: String,
-    },
-    /// It can't.
-    Unsupported {
-        /// What is missing.
-        evidence: String,
-        /// What the person can do about it.
-        remedy: String,
-    },
-}
-
 /// What is asked of one instance.
 #[derive(Clone, Debug)]
 pub struct Specification {
@@ -75,13 +104,51 @@ pub struct Specification {
     pub callback_port: u16,
 }
 
+impl Specification {
+    /// Fails unless the label can name what an instance makes on the host.
+    fn check(&self) -> Result<()> {
+        let letters = self.label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        ensure!(
+            letters && (1..=LABEL_LENGTH).contains(&self.label.len()),
+            "`{}` can't label an instance: use 1 to {LABEL_LENGTH} lower-case letters and digits",
+            self.label
+        );
+        Ok(())
+    }
+
+    /// Arguments of the workload, which sees these paths.
+    fn arguments(&self, network: &network::Network, static_file: Option<&Path>, scratch: &Path) -> Vec<String> {
+        let mut arguments = vec![format!("http://{}:{}/{}", network.host_address(), self.callback_port, self.label)];
+        if let Some(path) = static_file {
+            arguments.extend(["--static-file".into(), path.display().to_string()]);
+        }
+        arguments.extend(["--scratch".into(), scratch.display().to_string()]);
+        arguments.extend(["--port".into(), self.workload.port.to_string()]);
+        arguments
+    }
+
+    /// Files that the start of the workload reads.
+    fn files(&self) -> Vec<PathBuf> {
+        [Some(&self.workload.executable), self.workload.static_file.as_ref()].into_iter().flatten().cloned().collect()
+    }
+
+    /// How a workload in this network tells that it is ready.
+    fn readiness(&self, network: &network::Network) -> Readiness {
+        Readiness::Callback { address: SocketAddr::from((network.sandbox_address(), self.workload.port)) }
+    }
+}
+
+/// Most characters of a label: with a prefix of two it has to fit into an interface's name, which has 15.
+const LABEL_LENGTH: usize = 10;
+
 /// How an instance tells that it is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// The workload calls back when its socket listens; then it is asked at this address.
+    /// The workload calls back when its socket listens (it requests `/LABEL` of the callback port); then it is asked at this
+    /// address.
     Callback {
         /// Where the client sends its request.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
     },
     /// The first byte on its console is the response.
     Console,
@@ -93,10 +160,16 @@ pub enum Readiness {
 pub struct RoleRule {
     /// The role, such as `runtime`, `sentry`, `gofer`, `vmm`, `workload`.
     pub role: &'static str,
-    /// Matches when one of the first arguments (program name included) or the executed path contains this.
+    /// Matches when the executed path, or the arguments (program name first, joined by single spaces), contain this.
     pub contains: &'static str,
     /// Role of its children that execute nothing themselves; `None`: the same.
     pub forked: Option<&'static str>,
+}
+
+/// The first of the rules that applies to who executed this path with these arguments.
+pub fn rule_of(rules: &'static [RoleRule], path: &str, arguments: &[impl AsRef<str>]) -> Option<&'static RoleRule> {
+    let arguments = arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
+    rules.iter().find(|rule| path.contains(rule.contains) || arguments.contains(rule.contains))
 }
 
 /// One instance, from prepared to removed. Dropping it stops it.
@@ -109,6 +182,9 @@ pub trait Instance: Send {
 
     /// Roles of its processes, most specific first.
     fn roles(&self) -> &'static [RoleRule];
+
+    /// What is particular about how it was prepared and matters to who compares figures, by name.
+    fn conditions(&self) -> &BTreeMap<String, String>;
 
     /// Starts it and returns as soon as the host's part of starting is done; it need not be ready.
     /// Called once, on the launcher thread, inside the timed window.
@@ -132,4 +208,20 @@ pub trait Instance: Send {
     /// # Errors
     /// When something could not be removed; names it.
     fn stop(&mut self) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_name_and_the_nearest_suggested() {
+        for sandbox in all() {
+            assert_eq!(find(sandbox.name()).unwrap().name(), sandbox.name());
+        }
+        let error = find("rnuc").err().unwrap().to_string();
+        assert!(error.contains("did you mean `runc`?") && error.contains("kvm-floor"), "{error}");
+        let error = find("something-else").err().unwrap().to_string();
+        assert!(!error.contains("did you mean") && error.contains("kvm-floor"), "{error}");
+    }
 }

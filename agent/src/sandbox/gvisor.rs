@@ -1,0 +1,144 @@
+//! The workload in gVisor by runsc, driven directly: a kernel in user space, on one of its platforms.
+
+mod root_check;
+
+use super::{
+    Instance, RoleRule, Sandbox, Specification, Support,
+    bundle::Bundle,
+    child::Program,
+    instance::{HostInstance, Plan},
+    journal::Resource,
+    network::Network,
+    runtime::Runtime,
+};
+use anyhow::Result;
+use rustix::thread::LinkNameSpaceType;
+use std::collections::BTreeMap;
+
+/// The kinds `gvisor` and `gvisor-ptrace`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gvisor {
+    /// How the sentry runs the workload's code.
+    pub platform: Platform,
+}
+
+/// How the sentry runs the workload's code and gets hold of its system calls. Always chosen, never runsc's default, which has
+/// changed between versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// Traps system calls by seccomp and signals: the default of runsc since 2023.
+    Systrap,
+    /// `ptrace`: the oldest one; works everywhere.
+    Ptrace,
+}
+
+impl Platform {
+    /// As runsc calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Systrap => "systrap",
+            Self::Ptrace => "ptrace",
+        }
+    }
+}
+
+/// runsc starts itself again under these names. What the sentry forks and does not exec holds the workload's memory.
+const ROLES: &[RoleRule] = &[
+    RoleRule { role: "gofer", contains: "runsc-gofer", forked: None },
+    RoleRule { role: "sentry", contains: "runsc-sandbox", forked: Some("stub") },
+    RoleRule { role: "runtime", contains: "runsc", forked: None },
+];
+
+impl Sandbox for Gvisor {
+    fn name(&self) -> &'static str {
+        match self.platform {
+            Platform::Systrap => "gvisor",
+            Platform::Ptrace => "gvisor-ptrace",
+        }
+    }
+
+    fn about(&self) -> &'static str {
+        match self.platform {
+            Platform::Systrap => {
+                "gVisor by runsc on its platform systrap: a kernel in user space, its own network stack"
+            }
+            Platform::Ptrace => "gVisor by runsc on its platform ptrace: a kernel in user space, its own network stack",
+        }
+    }
+
+    fn support(&self) -> Support {
+        Runtime::support("runsc")
+    }
+
+    fn provenance(&self) -> Result<BTreeMap<String, String>> {
+        let runtime = Runtime::find("runsc")?;
+        let name = self.name();
+        let mut provenance = runtime.provenance(name)?;
+        provenance.insert(format!("{name}.platform"), self.platform.name().into());
+        Ok(provenance)
+    }
+
+    fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {
+        specification.check()?;
+        let runtime = Runtime::find("runsc")?;
+        HostInstance::prepare(&specification.directory, |journal| {
+            let network = Network::prepare(specification, journal)?;
+            let bundle = Bundle::prepare(specification, &network, journal)?;
+            let stack = if network.private().is_some() { "sandbox" } else { "host" };
+            let mut conditions = BTreeMap::from([
+                ("platform".into(), self.platform.name().into()),
+                ("network-stack".into(), stack.into()),
+                ("rootfs".into(), bundle.sharing.into()),
+                ("scratch".into(), "tmpfs".into()),
+            ]);
+            let root = specification.directory.join("state");
+            let id = specification.label.clone();
+            journal.record(&Resource::Container {
+                runtime: runtime.path.clone(),
+                root: root.clone(),
+                id: id.clone(),
+            })?;
+            let (mut program, console) = Program::new(&runtime.path, &specification.directory)?;
+            if let Some(private) = network.private()
+                && let Some(mounts) = root_check::hide(&runtime.version, private)?
+            {
+                program.enter(mounts, LinkNameSpaceType::Mount);
+                conditions.insert("root-check".into(), root_check::CONDITION.into());
+            }
+            program
+                .argument("--root")
+                .argument(root)
+                .argument(format!("--platform={}", self.platform.name()))
+                .argument(format!("--network={stack}"))
+                // The root is read-only and the rest a tmpfs of the sentry: there is nothing to overlay.
+                .argument("--overlay2=none")
+                .argument("run")
+                .argument("--bundle")
+                .argument(&bundle.path)
+                .argument(id);
+            Ok(Plan {
+                program: (program, console),
+                files: [vec![runtime.path], specification.files()].concat(),
+                readiness: specification.readiness(&network),
+                roles: ROLES,
+                network: Some(network),
+                conditions,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::rule_of;
+
+    #[test]
+    fn what_runsc_executes_has_these_roles() {
+        let role = |path, arguments: &[&str]| rule_of(ROLES, path, arguments).map(|rule| (rule.role, rule.forked));
+        let root = "--root=/run/sandscope/r/a1/state";
+        assert_eq!(role("/usr/bin/runsc", &["/usr/bin/runsc", root, "run"]), Some(("runtime", None)));
+        assert_eq!(role("/proc/self/exe", &["runsc-gofer", root, "gofer"]), Some(("gofer", None)));
+        assert_eq!(role("/proc/self/exe", &["runsc-sandbox", root, "boot"]), Some(("sentry", Some("stub"))));
+    }
+}
