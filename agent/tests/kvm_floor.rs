@@ -24,11 +24,7 @@ fn skip(test: &str, feature: &str, reason: &str) {
     let line = format!("SKIP {test} [{feature}]: {reason}\n");
     print!("{line}");
     if let Some(path) = std::env::var_os("SANDSCOPE_SKIP_LOG") {
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .expect("the skip log opens");
+        let mut log = OpenOptions::new().create(true).append(true).open(path).expect("the skip log opens");
         log.write_all(line.as_bytes()).expect("the skip log can be written");
     }
 }
@@ -50,10 +46,7 @@ fn kvm(test: &str) -> bool {
 
 /// Runs the floor to its end and reads its report.
 fn run(arguments: &str) -> Value {
-    let output = Command::new(FLOOR)
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("the floor starts");
+    let output = Command::new(FLOOR).args(arguments.split_whitespace()).output().expect("the floor starts");
     check(&output, arguments)
 }
 
@@ -69,14 +62,7 @@ fn counts_are_exact() {
     if !kvm("counts_are_exact") {
         return;
     }
-    for (pio, hlt, mmio) in [
-        (0, 0, 0),
-        (1, 1, 1),
-        (1000, 0, 0),
-        (0, 25, 0),
-        (0, 0, 500),
-        (777, 13, 333),
-    ] {
+    for (pio, hlt, mmio) in [(0, 0, 0), (1, 1, 1), (1000, 0, 0), (0, 25, 0), (0, 0, 500), (777, 13, 333)] {
         let arguments = format!("--pio {pio} --hlt {hlt} --mmio {mmio} --spin 10 --touch 3");
         let report = run(&arguments);
         assert_eq!(report["ended"], "guest", "{arguments}");
@@ -89,21 +75,14 @@ fn counts_are_exact() {
         assert_eq!(report["halts_requested"], hlt, "{arguments}");
         let statistics = &report["vcpu_stats"];
         if statistics.is_null() {
-            skip(
-                "counts_are_exact",
-                "kvm_stats",
-                report["vcpu_stats_missing"].as_str().expect("there is a reason"),
-            );
+            skip("counts_are_exact", "kvm_stats", report["vcpu_stats_missing"].as_str().expect("there is a reason"));
             continue;
         }
         assert_eq!(statistics["halt_exits"], hlt, "{arguments}: {report}");
         assert_eq!(statistics["mmio_exits"], mmio, "{arguments}: {report}");
         // A KVM that interprets ring 0 does not count port accesses here; hardware exits are counted.
         let io_exits = statistics["io_exits"].as_u64().expect("io_exits is a number");
-        assert!(
-            io_exits == 0 || io_exits == pio + OTHER_PORT_WRITES,
-            "{arguments}: {report}"
-        );
+        assert!(io_exits == 0 || io_exits == pio + OTHER_PORT_WRITES, "{arguments}: {report}");
     }
 }
 
@@ -115,19 +94,12 @@ fn a_halt_lasts_as_long_as_it_should() {
     let report = run("--hlt 10 --hlt-interval-ns 20000000");
     let statistics = &report["vcpu_stats"];
     if statistics.is_null() {
-        return skip(
-            "a_halt_lasts_as_long_as_it_should",
-            "kvm_stats",
-            "no statistics of a vCPU",
-        );
+        return skip("a_halt_lasts_as_long_as_it_should", "kvm_stats", "no statistics of a vCPU");
     }
     let waited = ["halt_wait_ns", "halt_poll_success_ns", "halt_poll_fail_ns"]
         .map(|name| statistics[name].as_u64().expect("a number of nanoseconds"));
     let waited: u64 = waited.iter().sum();
-    assert!(
-        (150_000_000..2_000_000_000).contains(&waited),
-        "10 halts of 20 ms took {waited} ns: {report}"
-    );
+    assert!((150_000_000..2_000_000_000).contains(&waited), "10 halts of 20 ms took {waited} ns: {report}");
 }
 
 /// A floor that was told to stay, up to its last console line. Killed when a test fails before it stops it.
@@ -146,10 +118,7 @@ impl Staying {
             .expect("the floor starts");
         let mut floor = Self { child };
         let console = floor.child.stdout.take().expect("stdout is a pipe");
-        let last = BufReader::new(console)
-            .lines()
-            .nth(1)
-            .expect("the guest says two lines");
+        let last = BufReader::new(console).lines().nth(1).expect("the guest says two lines");
         assert_eq!(last.expect("they are text"), "sandscope floor: done");
         floor
     }
@@ -185,20 +154,13 @@ fn staying_costs_nothing_and_ends_with_a_report() {
     let deadline = Instant::now() + Duration::from_secs(10);
     let threads = || -> BTreeSet<String> {
         let tasks = process.tasks().expect("threads");
-        tasks
-            .map(|task| task.expect("a thread").stat().expect("its stat").comm)
-            .collect()
+        tasks.map(|task| task.expect("a thread").stat().expect("its stat").comm).collect()
     };
     while !["vcpu 0", "vcpu 1"].iter().all(|name| threads().contains(*name)) {
         assert!(Instant::now() < deadline, "{:?}", threads());
         std::thread::sleep(Duration::from_millis(1));
     }
-    let ticks = || {
-        process
-            .stat()
-            .map(|stat| stat.utime + stat.stime)
-            .expect("the floor runs")
-    };
+    let ticks = || process.stat().map(|stat| stat.utime + stat.stime).expect("the floor runs");
     let before = ticks();
     std::thread::sleep(Duration::from_millis(300));
     assert!(ticks() - before <= 1, "an idle guest used CPU time");
@@ -222,10 +184,7 @@ fn each_touched_page_is_one_fault() {
     };
     let (none, some) = (faults(0), faults(2000));
     let more = some.saturating_sub(none);
-    assert!(
-        (1990..2010).contains(&more),
-        "2000 pages made {more} faults ({none} without them)"
-    );
+    assert!((1990..2010).contains(&more), "2000 pages made {more} faults ({none} without them)");
 }
 
 #[test]
@@ -240,9 +199,7 @@ fn a_signal_before_the_end_shows_in_the_status() {
         .spawn()
         .expect("the floor starts");
     let mut first = String::new();
-    BufReader::new(child.stdout.take().expect("stdout is a pipe"))
-        .read_line(&mut first)
-        .expect("a line");
+    BufReader::new(child.stdout.take().expect("stdout is a pipe")).read_line(&mut first).expect("a line");
     kill_process(Pid::from_child(&child), Signal::INT).expect("the floor takes a signal");
     let output = child.wait_with_output().expect("the floor ends");
     assert_eq!(output.status.code(), Some(130));
@@ -260,10 +217,7 @@ fn bad_arguments_are_refused() {
         ("--memory-mib 99999", "must be from 2 to 3072"),
         ("--bogus", "unknown option \"--bogus\""),
     ] {
-        let output = Command::new(FLOOR)
-            .args(arguments.split_whitespace())
-            .output()
-            .expect("the floor starts");
+        let output = Command::new(FLOOR).args(arguments.split_whitespace()).output().expect("the floor starts");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {errors}");
         assert!(errors.contains(expected), "{arguments}: {errors}");
@@ -276,10 +230,7 @@ fn a_console_that_nobody_takes_fails_the_vm() {
     if !kvm("a_console_that_nobody_takes_fails_the_vm") {
         return;
     }
-    let full = OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .expect("/dev/full opens");
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full opens");
     let output = Command::new(FLOOR).stdout(full).output().expect("the floor starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{errors}");
@@ -297,20 +248,9 @@ fn the_symbols_are_listed() {
     }
     let output = Command::new(FLOOR).arg("--symbols").output().expect("the floor starts");
     let text = String::from_utf8(output.stdout).expect("symbols are text");
-    let symbols: Vec<_> = text
-        .lines()
-        .map(|line| line.split_once(' ').expect("address and name"))
-        .collect();
+    let symbols: Vec<_> = text.lines().map(|line| line.split_once(' ').expect("address and name")).collect();
     assert_eq!(symbols.first(), Some(&("100000", "pvh_start")));
-    for name in [
-        "pio_loop",
-        "hlt_loop",
-        "mmio_loop",
-        "touch_loop",
-        "spin_loop",
-        "idle_loop",
-        "console_write",
-    ] {
+    for name in ["pio_loop", "hlt_loop", "mmio_loop", "touch_loop", "spin_loop", "idle_loop", "console_write"] {
         assert!(symbols.iter().any(|symbol| symbol.1 == name), "{name} in {text}");
     }
 }
@@ -325,35 +265,14 @@ fn the_elf_file_boots_in_qemu() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let elf = folder.path().join("floor.elf");
-    let status = Command::new(FLOOR)
-        .arg("--emit-elf")
-        .arg(&elf)
-        .status()
-        .expect("the floor starts");
+    let status = Command::new(FLOOR).arg("--emit-elf").arg(&elf).status().expect("the floor starts");
     assert!(status.success(), "{status}");
     let start = Instant::now();
     let output = Command::new("qemu-system-x86_64")
-        .args([
-            "-M",
-            "microvm,x-option-roms=off,isa-serial=on,pit=off,pic=off,rtc=off",
-            "-accel",
-            "tcg",
-            "-m",
-            "64",
-        ])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-nographic",
-            "-serial",
-            "stdio",
-            "-no-reboot",
-        ])
+        .args(["-M", "microvm,x-option-roms=off,isa-serial=on,pit=off,pic=off,rtc=off", "-accel", "tcg", "-m", "64"])
+        .args(["-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-no-reboot"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"])
-        .args([
-            "-append",
-            "quiet pio=100 x.y=1 hlt=5 hlt_ns=50000000 mmio=10  touch=20 spin=1000",
-        ])
+        .args(["-append", "quiet pio=100 x.y=1 hlt=5 hlt_ns=50000000 mmio=10  touch=20 spin=1000"])
         .arg("-kernel")
         .arg(&elf)
         .output();
@@ -365,11 +284,7 @@ fn the_elf_file_boots_in_qemu() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), CONSOLE, "{errors}");
     // isa-debug-exit makes 2 v + 1 of what the guest writes.
     assert_eq!(output.status.code(), Some(0x10 << 1 | 1), "{errors}");
-    assert!(
-        start.elapsed() >= Duration::from_millis(250),
-        "5 halts of 50 ms took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() >= Duration::from_millis(250), "5 halts of 50 ms took {:?}", start.elapsed());
 }
 
 #[test]
@@ -380,10 +295,7 @@ fn a_host_without_kvm_is_told_what_to_do() {
     }
     // The file system over /dev is gone with the namespace.
     let hide = "mount -t tmpfs none /dev && exec \"$0\"";
-    let Ok(output) = Command::new("unshare")
-        .args(["--mount", "sh", "-c", hide, FLOOR])
-        .output()
-    else {
+    let Ok(output) = Command::new("unshare").args(["--mount", "sh", "-c", hide, FLOOR]).output() else {
         return skip(TEST, "unshare", "util-linux is not installed");
     };
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -391,10 +303,7 @@ fn a_host_without_kvm_is_told_what_to_do() {
         return skip(TEST, "mount_namespace", errors.trim());
     }
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert!(
-        errors.contains("can't open /dev/kvm") && errors.contains("nested virtualisation"),
-        "{errors}"
-    );
+    assert!(errors.contains("can't open /dev/kvm") && errors.contains("nested virtualisation"), "{errors}");
 }
 
 /// A tracing instance of our own that follows the children of this thread; removed in the end.
@@ -432,17 +341,13 @@ impl Tracing {
         for line in BufReader::new(File::open(self.folder.join("trace")).expect("the trace")).lines() {
             let line = line.expect("the trace is text");
             assert!(!line.contains("LOST"), "the trace is not complete: {line}");
-            if let Some((written, rest)) = line
-                .strip_prefix("# entries-in-buffer/entries-written: ")
-                .and_then(|l| l.split_once('/'))
+            if let Some((written, rest)) =
+                line.strip_prefix("# entries-in-buffer/entries-written: ").and_then(|l| l.split_once('/'))
             {
                 assert!(rest.starts_with(written), "the trace is not complete: {line}");
             }
             let event = line.split_once(": ").and_then(|(_, event)| event.split_once(": "));
-            if let Some(key) = event
-                .filter(|_| !line.starts_with('#'))
-                .and_then(|(name, text)| key(name, text))
-            {
+            if let Some(key) = event.filter(|_| !line.starts_with('#')).and_then(|(name, text)| key(name, text)) {
                 *counts.entry(key).or_default() += 1;
             }
         }
@@ -510,9 +415,7 @@ fn hardware_exits_are_those_of_the_guest() {
         return;
     };
     let counts = tracing.count(|name, text| {
-        let reason = text
-            .split_once("reason ")
-            .and_then(|(_, rest)| rest.split_whitespace().next());
+        let reason = text.split_once("reason ").and_then(|(_, rest)| rest.split_whitespace().next());
         (name == "kvm_exit").then(|| reason.expect("kvm_exit has a reason").to_owned())
     });
     if counts.is_empty() {

@@ -38,10 +38,7 @@ fn failure(message: &str, status: u8) -> ExitCode {
 
 /// Prints a result. That its reader has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| std::io::stdout().flush())
-    {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("can't write to stdout"),
         _ => Ok(()),
     }

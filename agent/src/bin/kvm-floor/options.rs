@@ -101,9 +101,7 @@ const PAGES_PER_MIB: u32 = 256;
 pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut options = Options::default();
     while let Some(argument) = arguments.next() {
-        let argument = argument
-            .into_string()
-            .map_err(|raw| format!("unknown option {raw:?}; try --help"))?;
+        let argument = argument.into_string().map_err(|raw| format!("unknown option {raw:?}; try --help"))?;
         let (name, attached) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(OsString::from(value))),
             None => (argument.as_str(), None),
@@ -111,17 +109,10 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, S
         let flag = match name {
             "--stay" => None,
             "-h" | "--help" => Some(Command::Print(HELP.to_owned())),
-            "-V" | "--version" => Some(Command::Print(format!(
-                "sandscope-kvm-floor {}\n",
-                env!("CARGO_PKG_VERSION")
-            ))),
+            "-V" | "--version" => Some(Command::Print(format!("sandscope-kvm-floor {}\n", env!("CARGO_PKG_VERSION")))),
             "--symbols" => Some(Command::Floor(Action::PrintSymbols)),
             _ => {
-                let value = || {
-                    attached
-                        .or_else(|| arguments.next())
-                        .ok_or(format!("{name} needs a value"))
-                };
+                let value = || attached.or_else(|| arguments.next()).ok_or(format!("{name} needs a value"));
                 if name == "--emit-elf" {
                     return Ok(Command::Floor(Action::EmitElf(value()?.into())));
                 }
@@ -145,16 +136,10 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, S
 }
 
 fn number(name: &str, value: &OsString) -> Result<u32, String> {
-    let digits = value
-        .to_str()
-        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| {
-        format!(
-            "{name} {}: needs a whole number from 0 to {}",
-            value.display(),
-            u32::MAX
-        )
-    })
+    let digits = value.to_str().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("{name} {}: needs a whole number from 0 to {}", value.display(), u32::MAX))
 }
 
 impl Options {
@@ -213,17 +198,8 @@ mod tests {
 
     #[test]
     fn values_come_as_the_next_word_or_after_an_equals_sign() {
-        let expected = Options {
-            pio: 7,
-            hlt: 3,
-            hlt_interval_ns: 20,
-            stay: true,
-            ..Options::default()
-        };
-        assert_eq!(
-            parsed("--pio 7 --hlt=3 --stay --hlt-interval-ns=20"),
-            Ok(Command::Floor(Action::Run(expected)))
-        );
+        let expected = Options { pio: 7, hlt: 3, hlt_interval_ns: 20, stay: true, ..Options::default() };
+        assert_eq!(parsed("--pio 7 --hlt=3 --stay --hlt-interval-ns=20"), Ok(Command::Floor(Action::Run(expected))));
         assert_eq!(parsed(""), Ok(Command::Floor(Action::Run(Options::default()))));
         assert_eq!(parsed("--emit-elf x"), Ok(Command::Floor(Action::EmitElf("x".into()))));
     }
@@ -234,15 +210,9 @@ mod tests {
             ("--pio", "--pio needs a value"),
             ("--pio -1", "--pio -1: needs a whole number from 0 to 4294967295"),
             ("--pio +1", "--pio +1: needs a whole number from 0 to 4294967295"),
-            (
-                "--mmio 4294967296",
-                "--mmio 4294967296: needs a whole number from 0 to 4294967295",
-            ),
+            ("--mmio 4294967296", "--mmio 4294967296: needs a whole number from 0 to 4294967295"),
             ("--hlt=", "--hlt : needs a whole number from 0 to 4294967295"),
-            (
-                "--hlt-interval-ns 0",
-                "--hlt-interval-ns 0: must be from 1 to 4294967295",
-            ),
+            ("--hlt-interval-ns 0", "--hlt-interval-ns 0: must be from 1 to 4294967295"),
             ("--vcpus 0", "--vcpus 0: must be from 1 to 64"),
             ("--memory-mib 1", "--memory-mib 1: must be from 2 to 3072"),
             ("--memory-mib 4096", "--memory-mib 4096: must be from 2 to 3072"),
@@ -258,10 +228,7 @@ mod tests {
     fn touched_pages_must_fit() {
         assert!(parsed("--memory-mib 3 --touch 256").is_ok());
         let error = parsed("--memory-mib 3 --touch 257").expect_err("one page too many");
-        assert_eq!(
-            error,
-            "--touch 257: 3 MiB of memory have room for 256 pages; give it --memory-mib 4"
-        );
+        assert_eq!(error, "--touch 257: 3 MiB of memory have room for 256 pages; give it --memory-mib 4");
         let error = parsed("--touch 4000000").expect_err("more than any guest has");
         assert!(error.ends_with("the most is 785920"), "{error}");
     }

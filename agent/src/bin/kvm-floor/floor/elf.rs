@@ -93,20 +93,11 @@ pub fn build() -> Result<Vec<u8>> {
     };
     let access = elf::PF_R | elf::PF_W | elf::PF_X;
     let segments = [
-        segment(
-            elf::PT_LOAD,
-            access,
-            image_offset,
-            load_address,
-            image.len() as u64,
-            PAGE,
-        ),
+        segment(elf::PT_LOAD, access, image_offset, load_address, image.len() as u64, PAGE),
         segment(elf::PT_NOTE, elf::PF_R, note_offset, 0, note.len() as u64, 4),
     ];
     writer.write_headers_to(&mut headers, &segments)?;
-    file.get_mut(..headers.len())
-        .context("the ELF file is shorter than its headers")?
-        .copy_from_slice(&headers);
+    file.get_mut(..headers.len()).context("the ELF file is shorter than its headers")?.copy_from_slice(&headers);
     Ok(file)
 }
 

@@ -91,28 +91,18 @@ pub struct Symbol {
 
 /// The functions of the guest, by address.
 pub fn symbols() -> Vec<Symbol> {
-    let (start, end) = (
-        &raw const sandscope_floor_symbols,
-        &raw const sandscope_floor_symbols_end,
-    );
+    let (start, end) = (&raw const sandscope_floor_symbols, &raw const sandscope_floor_symbols_end);
     // SAFETY: as for the image: two labels of guest.s around one read-only section.
     let mut table = unsafe { slice::from_raw_parts(start, end.addr() - start.addr()) };
     let mut rows = Vec::new();
     while let Some((offset, rest)) = table.split_first_chunk() {
         let name = CStr::from_bytes_until_nul(rest).expect("guest.s ends each name with a zero byte");
-        rows.push((
-            u32::from_le_bytes(*offset),
-            name.to_str().expect("guest.s has ASCII names only"),
-        ));
+        rows.push((u32::from_le_bytes(*offset), name.to_str().expect("guest.s has ASCII names only")));
         table = &rest[name.count_bytes() + 1..];
     }
     // The last row, `code_end`, only bounds the function before it.
     rows.windows(2)
-        .map(|pair| Symbol {
-            name: pair[0].1,
-            address: LOAD_ADDRESS + pair[0].0,
-            size: pair[1].0 - pair[0].0,
-        })
+        .map(|pair| Symbol { name: pair[0].1, address: LOAD_ADDRESS + pair[0].0, size: pair[1].0 - pair[0].0 })
         .collect()
 }
 
@@ -127,10 +117,7 @@ pub fn command_line(options: &Options) -> String {
         ("spin", options.spin),
         ("stay", options.stay.into()),
     ];
-    let words = words
-        .iter()
-        .filter(|(_, value)| *value != 0)
-        .map(|(name, value)| format!("{name}={value}"));
+    let words = words.iter().filter(|(_, value)| *value != 0).map(|(name, value)| format!("{name}={value}"));
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -156,31 +143,15 @@ mod tests {
             "power_off",
         ];
         assert_eq!(names, expected);
-        assert_eq!(
-            symbols()[0].address,
-            LOAD_ADDRESS,
-            "the entry is the start of the image"
-        );
-        let end = symbols()
-            .last()
-            .map(|symbol| symbol.address + symbol.size)
-            .expect("there are functions");
-        assert!(
-            (end - LOAD_ADDRESS) as usize <= image().len(),
-            "functions lie in the image"
-        );
+        assert_eq!(symbols()[0].address, LOAD_ADDRESS, "the entry is the start of the image");
+        let end = symbols().last().map(|symbol| symbol.address + symbol.size).expect("there are functions");
+        assert!((end - LOAD_ADDRESS) as usize <= image().len(), "functions lie in the image");
     }
 
     #[test]
     fn the_command_line_has_what_is_not_zero() {
         assert_eq!(command_line(&Options::default()), "");
-        let options = Options {
-            pio: 3,
-            hlt: 2,
-            hlt_interval_ns: 50,
-            stay: true,
-            ..Options::default()
-        };
+        let options = Options { pio: 3, hlt: 2, hlt_interval_ns: 50, stay: true, ..Options::default() };
         assert_eq!(command_line(&options), "pio=3 hlt=2 hlt_ns=50 stay=1");
     }
 }

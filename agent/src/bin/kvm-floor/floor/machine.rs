@@ -38,23 +38,14 @@ impl Machine {
     /// When there is no usable KVM, or it refuses a step.
     pub fn new(options: &Options) -> Result<Self> {
         let kvm = Kvm::new().map_err(|error| unusable(error.errno()))?;
-        let vm = kvm
-            .create_vm()
-            .context("KVM can't create a VM (is /dev/kvm the device of KVM?)")?;
-        vm.set_tss_address(TSS_ADDRESS)
-            .context("KVM refuses the place of the TSS")?;
+        let vm = kvm.create_vm().context("KVM can't create a VM (is /dev/kvm the device of KVM?)")?;
+        vm.set_tss_address(TSS_ADDRESS).context("KVM refuses the place of the TSS")?;
         // The local APIC in the kernel, and neither PIC nor IOAPIC: HLT and the timer stay in the kernel.
-        let split_irqchip = kvm_enable_cap {
-            cap: KVM_CAP_SPLIT_IRQCHIP,
-            ..Default::default()
-        };
-        vm.enable_cap(&split_irqchip)
-            .context("KVM has no local APIC of its own (KVM_CAP_SPLIT_IRQCHIP)")?;
+        let split_irqchip = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+        vm.enable_cap(&split_irqchip).context("KVM has no local APIC of its own (KVM_CAP_SPLIT_IRQCHIP)")?;
         let memory = load(options)?;
         attach(&vm, &memory)?;
-        let vcpus = (0..options.vcpus)
-            .map(|index| vcpu(&vm, index))
-            .collect::<Result<_>>()?;
+        let vcpus = (0..options.vcpus).map(|index| vcpu(&vm, index)).collect::<Result<_>>()?;
         Ok(Self { vm, vcpus, memory })
     }
 }
@@ -71,10 +62,7 @@ fn unusable(errno: i32) -> anyhow::Error {
         }
         _ => "see the kernel's log",
     };
-    anyhow!(
-        "can't open /dev/kvm: {}: {remedy}",
-        std::io::Error::from_raw_os_error(errno)
-    )
+    anyhow!("can't open /dev/kvm: {}: {remedy}", std::io::Error::from_raw_os_error(errno))
 }
 
 /// Maps the guest's memory and writes the guest and what it is told into it.
@@ -89,9 +77,7 @@ fn load(options: &Options) -> Result<GuestMemoryMmap> {
             .context("can't have the guest memory in 4 KiB pages")?;
     }
     let write = |bytes: &[u8], address: u32| {
-        memory
-            .write_slice(bytes, GuestAddress(address.into()))
-            .context("the guest does not fit into its memory")
+        memory.write_slice(bytes, GuestAddress(address.into())).context("the guest does not fit into its memory")
     };
     write(guest::image(), guest::LOAD_ADDRESS)?;
     write(&boot_parameters(&guest::command_line(options)), START_INFO_ADDRESS)?;
@@ -104,10 +90,7 @@ fn boot_parameters(command_line: &str) -> Vec<u8> {
     let mut field = |offset: usize, value: u32| page[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     field(0, guest::START_INFO_MAGIC);
     field(4, 1);
-    field(
-        guest::START_INFO_COMMAND_LINE,
-        START_INFO_ADDRESS + START_INFO_SIZE as u32,
-    );
+    field(guest::START_INFO_COMMAND_LINE, START_INFO_ADDRESS + START_INFO_SIZE as u32);
     page.extend(command_line.as_bytes());
     page.push(0);
     page
@@ -130,11 +113,8 @@ fn attach(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<()> {
 
 /// Makes a vCPU and, for the first one, the state that PVH wants at a kernel's entry.
 fn vcpu(vm: &VmFd, index: u32) -> Result<VcpuFd> {
-    let vcpu = vm
-        .create_vcpu(index.into())
-        .with_context(|| format!("KVM can't create vCPU {index}"))?;
-    vcpu.set_cpuid2(&cpuid(index)?)
-        .context("KVM refuses the CPUID of the guest")?;
+    let vcpu = vm.create_vcpu(index.into()).with_context(|| format!("KVM can't create vCPU {index}"))?;
+    vcpu.set_cpuid2(&cpuid(index)?).context("KVM refuses the CPUID of the guest")?;
     if index == 0 {
         let mut special = vcpu.get_sregs().context("KVM does not tell the state of the vCPU")?;
         special.cs = flat_segment(guest::CODE_SELECTOR, SEGMENT_CODE);
@@ -155,11 +135,7 @@ fn vcpu(vm: &VmFd, index: u32) -> Result<VcpuFd> {
 
 /// The least that the guest needs to be told: asking KVM what it supports takes longer than this guest's start.
 fn cpuid(index: u32) -> Result<CpuId> {
-    let highest = kvm_cpuid_entry2 {
-        function: 0,
-        eax: 1,
-        ..Default::default()
-    };
+    let highest = kvm_cpuid_entry2 { function: 0, eax: 1, ..Default::default() };
     let features = kvm_cpuid_entry2 {
         function: 1,
         ebx: index << 24,
@@ -180,17 +156,7 @@ const CR0_PROTECTED_MODE: u64 = 1;
 const RFLAGS_RESERVED: u64 = 2;
 
 fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
-    kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector,
-        type_,
-        present: 1,
-        db: 1,
-        s: 1,
-        g: 1,
-        ..Default::default()
-    }
+    kvm_segment { base: 0, limit: u32::MAX, selector, type_, present: 1, db: 1, s: 1, g: 1, ..Default::default() }
 }
 
 #[cfg(test)]

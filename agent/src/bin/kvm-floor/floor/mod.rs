@@ -22,10 +22,9 @@ use std::{convert::Infallible, fs, panic, process, sync::Arc, thread};
 pub fn execute(action: Action) -> Result<String> {
     match action {
         Action::Run(options) => match start(options)? {},
-        Action::PrintSymbols => Ok(guest::symbols()
-            .iter()
-            .map(|symbol| format!("{:x} {}\n", symbol.address, symbol.name))
-            .collect()),
+        Action::PrintSymbols => {
+            Ok(guest::symbols().iter().map(|symbol| format!("{:x} {}\n", symbol.address, symbol.name)).collect())
+        }
         Action::EmitElf(path) => {
             fs::write(&path, elf::build()?).with_context(|| format!("can't write {}", path.display()))?;
             Ok(String::new())

@@ -64,12 +64,7 @@ struct Report<'a> {
 impl Run {
     /// A run that has not started.
     pub fn new(options: Options) -> Self {
-        Self {
-            options,
-            counts: Counts::default(),
-            statistics: OnceLock::new(),
-            ending: Mutex::new(()),
-        }
+        Self { options, counts: Counts::default(), statistics: OnceLock::new(), ending: Mutex::new(()) }
     }
 
     /// The guest has ended the VM: reports and ends the process.
@@ -79,11 +74,7 @@ impl Run {
 
     /// A signal came: reports and ends the process. For a guest that was told to stay, that is the normal end.
     pub fn stopped_by(&self, signal: i32) -> ! {
-        let status = if self.options.stay {
-            0
-        } else {
-            STOPPED_BY_SIGNAL + signal
-        };
+        let status = if self.options.stay { 0 } else { STOPPED_BY_SIGNAL + signal };
         self.end(format!("signal {signal}"), status)
     }
 

@@ -38,11 +38,7 @@ impl Statistics {
     pub fn open(vcpu: &VcpuFd) -> Result<Self> {
         // SAFETY: the descriptor is that of a vCPU, and this request has no argument.
         let fd = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_GET_STATS_FD) };
-        ensure!(
-            fd >= 0,
-            "KVM has no statistics of a vCPU: {}",
-            io::Error::last_os_error()
-        );
+        ensure!(fd >= 0, "KVM has no statistics of a vCPU: {}", io::Error::last_os_error());
         // SAFETY: the kernel has made this descriptor for the caller, so nothing else owns it.
         let file = unsafe { File::from_raw_fd(fd) };
         let layout = Layout::read(&file).context("the statistics of the vCPU are not understood")?;
@@ -58,10 +54,7 @@ impl Statistics {
         let mut block = vec![0; *size];
         self.file.read_exact_at(&mut block, *data)?;
         let number = |offset: usize| u64::from_ne_bytes(block[offset..offset + 8].try_into().expect("eight bytes"));
-        Ok(values
-            .iter()
-            .map(|(name, offset)| (name.as_str(), number(*offset)))
-            .collect())
+        Ok(values.iter().map(|(name, offset)| (name.as_str(), number(*offset))).collect())
     }
 }
 
@@ -99,11 +92,7 @@ impl Layout {
             }
         }
         let size = values.iter().map(|(_, offset)| offset + 8).max().unwrap_or(0);
-        Ok(Self {
-            data: data.into(),
-            size,
-            values,
-        })
+        Ok(Self { data: data.into(), size, values })
     }
 }
 

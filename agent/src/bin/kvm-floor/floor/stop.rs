@@ -37,15 +37,9 @@ pub fn wait_for_signal() -> Result<i32> {
     let mut signal = 0;
     // SAFETY: the set is initialised and the signal's number has room.
     let errno = unsafe { libc::sigwait(&raw const set, &raw mut signal) };
-    error(errno)
-        .context("can't wait for SIGTERM or SIGINT")
-        .map(|()| signal)
+    error(errno).context("can't wait for SIGTERM or SIGINT").map(|()| signal)
 }
 
 fn error(errno: i32) -> io::Result<()> {
-    if errno == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(errno))
-    }
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }

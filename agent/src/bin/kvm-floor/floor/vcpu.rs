@@ -37,9 +37,8 @@ pub fn drive(mut vcpu: VcpuFd, index: usize, run: &Run) -> ! {
             Ok(Next::Continue) => {}
             Ok(Next::End) => run.ended(),
             Err(error) => {
-                let place = vcpu
-                    .get_regs()
-                    .map_or_else(|_| "an unknown address".to_owned(), |r| format!("{:#x}", r.rip));
+                let place =
+                    vcpu.get_regs().map_or_else(|_| "an unknown address".to_owned(), |r| format!("{:#x}", r.rip));
                 run.failed(&error.context(format!("vCPU {index} failed at {place}")))
             }
         }
@@ -105,15 +104,11 @@ fn in_order(before: u64, value: [u8; 4], limit: u32, option: &str) -> Result<()>
 
 /// At its end, the guest has made all the writes that it was told to make.
 fn complete(counts: &Counts, run: &Run) -> Result<()> {
-    for (option, asked, count) in [
-        ("--pio", run.options.pio, &counts.counted),
-        ("--mmio", run.options.mmio, &counts.mmio),
-    ] {
+    for (option, asked, count) in
+        [("--pio", run.options.pio, &counts.counted), ("--mmio", run.options.mmio, &counts.mmio)]
+    {
         let made = count.load(Relaxed);
-        ensure!(
-            made == u64::from(asked),
-            "the guest ended after {made} writes of {option} {asked}"
-        );
+        ensure!(made == u64::from(asked), "the guest ended after {made} writes of {option} {asked}");
     }
     Ok(())
 }
