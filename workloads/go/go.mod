@@ -1,0 +1,3 @@
+module sandscope/workload
+
+go 1.19
