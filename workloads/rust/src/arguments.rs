@@ -61,11 +61,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(url) => Some(url.parse()?),
         None => return Err(format!("the callback URL {callback:?} is not UTF-8")),
     };
-    Ok(Command::Serve(Arguments {
-        callback,
-        port,
-        files: Files { static_file, scratch },
-    }))
+    Ok(Command::Serve(Arguments { callback, port, files: Files { static_file, scratch } }))
 }
 
 fn value_of(flag: &str, parser: &mut lexopt::Parser) -> Result<OsString, String> {
@@ -113,14 +109,8 @@ mod tests {
 
     #[test]
     fn flags_may_stand_on_both_sides_of_the_callback() {
-        let arguments = arguments(&[
-            "--port=81",
-            "http://10.0.0.1:3000/ready/7",
-            "--static-file",
-            "/a",
-            "--scratch",
-            "/b",
-        ]);
+        let arguments =
+            arguments(&["--port=81", "http://10.0.0.1:3000/ready/7", "--static-file", "/a", "--scratch", "/b"]);
         assert_eq!(arguments.callback.unwrap().to_string(), "http://10.0.0.1:3000/ready/7");
         assert_eq!(arguments.port, 81);
         assert_eq!(arguments.files.static_file, PathBuf::from("/a"));

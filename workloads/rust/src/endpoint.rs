@@ -30,26 +30,10 @@ pub struct Files {
 /// Body of a response: a text, or the static file.
 pub type Body = Either<Full<Bytes>, FileBody>;
 
-const FIB: Parameter = Parameter {
-    name: "n",
-    range: 1..=10_000_000_000,
-    default: None,
-};
-const FFT: Parameter = Parameter {
-    name: "n",
-    range: 1..=1 << 24,
-    default: None,
-};
-const MATRIX: Parameter = Parameter {
-    name: "n",
-    range: 1..=4096,
-    default: None,
-};
-const ALLOC: Parameter = Parameter {
-    name: "mib",
-    range: 1..=65_536,
-    default: Some(50),
-};
+const FIB: Parameter = Parameter { name: "n", range: 1..=10_000_000_000, default: None };
+const FFT: Parameter = Parameter { name: "n", range: 1..=1 << 24, default: None };
+const MATRIX: Parameter = Parameter { name: "n", range: 1..=4096, default: None };
+const ALLOC: Parameter = Parameter { name: "mib", range: 1..=65_536, default: Some(50) };
 
 #[derive(Clone, Copy)]
 enum Endpoint {
@@ -102,10 +86,8 @@ pub async fn answer(request: &Request<Incoming>, files: &Arc<Files>) -> Response
         );
     };
     if request.method() != Method::GET {
-        let mut response = text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format_args!("{} is not allowed: use GET", request.method()),
-        );
+        let mut response =
+            text(StatusCode::METHOD_NOT_ALLOWED, format_args!("{} is not allowed: use GET", request.method()));
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
@@ -156,9 +138,7 @@ impl Endpoint {
 
 /// Runs what takes time on a thread of its own, so that other requests are answered meanwhile.
 async fn work<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .context("the work was given up")?
+    tokio::task::spawn_blocking(work).await.context("the work was given up")?
 }
 
 fn size(value: u64) -> usize {
@@ -166,11 +146,7 @@ fn size(value: u64) -> usize {
 }
 
 fn text(status: StatusCode, line: impl Display) -> Response<Body> {
-    response(
-        status,
-        "text/plain; charset=utf-8",
-        Either::Left(Full::from(format!("{line}\n"))),
-    )
+    response(status, "text/plain; charset=utf-8", Either::Left(Full::from(format!("{line}\n"))))
 }
 
 fn file(body: FileBody) -> Response<Body> {
@@ -180,8 +156,6 @@ fn file(body: FileBody) -> Response<Body> {
 fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

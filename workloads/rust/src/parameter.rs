@@ -28,22 +28,14 @@ impl Parameter {
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         {
             if name != self.name {
-                return Err(format!(
-                    "the parameter {name:?} is unknown: {} is expected",
-                    self.rule()
-                ));
+                return Err(format!("the parameter {name:?} is unknown: {} is expected", self.rule()));
             }
             if found.replace(text).is_some() {
-                return Err(format!(
-                    "the parameter {name:?} is given twice: {} is expected once",
-                    self.rule()
-                ));
+                return Err(format!("the parameter {name:?} is given twice: {} is expected once", self.rule()));
             }
         }
         let Some(text) = found else {
-            return self
-                .default
-                .ok_or_else(|| format!("a parameter is missing: {} is expected", self.rule()));
+            return self.default.ok_or_else(|| format!("a parameter is missing: {} is expected", self.rule()));
         };
         // `parse` alone would also take a leading plus sign.
         text.parse()
@@ -53,12 +45,7 @@ impl Parameter {
     }
 
     fn rule(&self) -> String {
-        format!(
-            "{}, a whole number from {} to {},",
-            self.name,
-            self.range.start(),
-            self.range.end()
-        )
+        format!("{}, a whole number from {} to {},", self.name, self.range.start(), self.range.end())
     }
 }
 
@@ -66,16 +53,8 @@ impl Parameter {
 mod tests {
     use super::*;
 
-    const REQUIRED: Parameter = Parameter {
-        name: "n",
-        range: 1..=100,
-        default: None,
-    };
-    const OPTIONAL: Parameter = Parameter {
-        name: "mib",
-        range: 1..=100,
-        default: Some(50),
-    };
+    const REQUIRED: Parameter = Parameter { name: "n", range: 1..=100, default: None };
+    const OPTIONAL: Parameter = Parameter { name: "mib", range: 1..=100, default: Some(50) };
 
     #[test]
     fn values_in_the_range_are_taken() {
@@ -88,24 +67,10 @@ mod tests {
 
     #[test]
     fn all_else_is_refused_by_name_value_and_range() {
-        for query in [
-            "n=0",
-            "n=101",
-            "n=-1",
-            "n=%2B1",
-            "n=+1",
-            "n=1.0",
-            "n=x",
-            "n=",
-            "n",
-            "n=18446744073709551616",
-        ] {
+        for query in ["n=0", "n=101", "n=-1", "n=%2B1", "n=+1", "n=1.0", "n=x", "n=", "n", "n=18446744073709551616"] {
             let error = REQUIRED.value(Some(query)).unwrap_err();
             let value = query.strip_prefix("n").unwrap().trim_start_matches('=');
-            assert!(
-                error.contains("\"n\"") && error.contains(&format!("{value:?}")),
-                "{query}: {error}"
-            );
+            assert!(error.contains("\"n\"") && error.contains(&format!("{value:?}")), "{query}: {error}");
             assert!(error.contains("from 1 to 100"), "{query}: {error}");
         }
         assert!(REQUIRED.value(None).unwrap_err().contains("missing"));

@@ -32,10 +32,7 @@ pub fn read(path: &Path) -> Result<usize> {
 pub fn open(path: &Path) -> Result<FileBody> {
     let length = regular_file_bytes(path)?;
     let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
-    Ok(FileBody {
-        state: State::Idle(Some(file)),
-        remaining: length,
-    })
+    Ok(FileBody { state: State::Idle(Some(file)), remaining: length })
 }
 
 /// Length of a regular file. Anything else might block or never end.
@@ -92,12 +89,8 @@ impl Body for FileBody {
             };
             self.state = State::reading(file, self.remaining);
         }
-        let State::Reading(reading) = &mut self.state else {
-            unreachable!("the state was idle or is reading")
-        };
-        let outcome = ready!(Pin::new(reading).poll(context))
-            .map_err(io::Error::other)
-            .flatten();
+        let State::Reading(reading) = &mut self.state else { unreachable!("the state was idle or is reading") };
+        let outcome = ready!(Pin::new(reading).poll(context)).map_err(io::Error::other).flatten();
         Poll::Ready(Some(match outcome {
             Ok((file, chunk)) => {
                 self.remaining -= chunk.len() as u64;

@@ -20,10 +20,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 1 << 30,
-            entries: 65_536,
-        }
+        Self { bytes: 1 << 30, entries: 65_536 }
     }
 }
 
@@ -49,11 +46,7 @@ pub fn extract(archive: &Path, scratch: &Path, limits: Limits) -> Result<Extract
 
     let in_archive = || format!("can't extract {}", archive.display());
     let file = File::open(archive).with_context(in_archive)?;
-    ensure!(
-        file.metadata().with_context(in_archive)?.is_file(),
-        "{}: it is not a regular file",
-        in_archive()
-    );
+    ensure!(file.metadata().with_context(in_archive)?.is_file(), "{}: it is not a regular file", in_archive());
     let mut zip = ZipArchive::new(BufReader::new(file)).with_context(in_archive)?;
     check(&mut zip, limits).with_context(in_archive)?;
     empty(scratch, archive)?;
@@ -75,12 +68,7 @@ pub fn extract(archive: &Path, scratch: &Path, limits: Limits) -> Result<Extract
         let room = limits.bytes - extracted.bytes;
         let bytes = io::copy(&mut entry.by_ref().take(room + 1), &mut target)
             .with_context(|| format!("{} to {}", in_archive(), path.display()))?;
-        ensure!(
-            bytes <= room,
-            "{}: it holds more than {} bytes",
-            in_archive(),
-            limits.bytes
-        );
+        ensure!(bytes <= room, "{}: it holds more than {} bytes", in_archive(), limits.bytes);
         extracted.files += 1;
         extracted.bytes += bytes;
     }
@@ -89,27 +77,14 @@ pub fn extract(archive: &Path, scratch: &Path, limits: Limits) -> Result<Extract
 
 /// Refuses an archive for what its directory says.
 fn check<R: Read + io::Seek>(zip: &mut ZipArchive<R>, limits: Limits) -> Result<()> {
-    ensure!(
-        zip.len() <= limits.entries,
-        "it holds {} entries, more than {}",
-        zip.len(),
-        limits.entries
-    );
+    ensure!(zip.len() <= limits.entries, "it holds {} entries, more than {}", zip.len(), limits.entries);
     let mut bytes = 0u64;
     for index in 0..zip.len() {
         let entry = zip.by_index_data(index)?;
         let name = entry.name()?;
-        let below = Path::new(&*name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        ensure!(
-            below && !name.contains(['\\', '\0']),
-            "the name {name:?} could lead out of the directory"
-        );
-        ensure!(
-            is_file_or_directory(entry.unix_mode()),
-            "{name:?} is neither a file nor a directory"
-        );
+        let below = Path::new(&*name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        ensure!(below && !name.contains(['\\', '\0']), "the name {name:?} could lead out of the directory");
+        ensure!(is_file_or_directory(entry.unix_mode()), "{name:?} is neither a file nor a directory");
         bytes = bytes.saturating_add(entry.size());
         ensure!(bytes <= limits.bytes, "it holds more than {} bytes", limits.bytes);
     }
@@ -132,11 +107,7 @@ fn empty(scratch: &Path, archive: &Path) -> Result<()> {
     for precious in [archive.canonicalize(), std::env::current_dir()] {
         let precious = precious.with_context(in_scratch)?;
         if precious.starts_with(&real) {
-            bail!(
-                "{}: it holds {}, so --scratch must name another directory",
-                in_scratch(),
-                precious.display()
-            );
+            bail!("{}: it holds {}, so --scratch must name another directory", in_scratch(), precious.display());
         }
     }
     for entry in fs::read_dir(&real).with_context(in_scratch)? {
@@ -195,14 +166,7 @@ mod tests {
             bytes[start..start + 4].copy_from_slice(&10u32.to_le_bytes());
         }
         fs::write(&path, bytes).unwrap();
-        extract(
-            &directory,
-            Limits {
-                bytes: 1000,
-                entries: 1,
-            },
-        )
-        .unwrap_err();
+        extract(&directory, Limits { bytes: 1000, entries: 1 }).unwrap_err();
         assert!(fs::metadata(directory.path().join("scratch/zeros")).unwrap().len() <= 1001);
     }
 
@@ -223,10 +187,7 @@ mod tests {
         let directory = archive(&[("a", b"")]);
         let path = directory.path().join("zip");
         let error = super::extract(&path, directory.path(), Limits::default()).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("--scratch must name another"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("--scratch must name another"), "{error:#}");
         assert!(path.exists());
     }
 }

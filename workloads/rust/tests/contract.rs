@@ -37,10 +37,7 @@ fn rust_program() -> Option<Program> {
 fn go_program() -> Option<Program> {
     static TELL: Once = Once::new();
     let Some(path) = std::env::var_os(GO) else {
-        #[allow(
-            clippy::explicit_write,
-            reason = "what `eprintln!` says in a test that passes is not shown"
-        )]
+        #[allow(clippy::explicit_write, reason = "what `eprintln!` says in a test that passes is not shown")]
         TELL.call_once(|| writeln!(std::io::stderr(), "SKIP contract(go): {GO} is not set").unwrap());
         return None;
     };
@@ -49,10 +46,7 @@ fn go_program() -> Option<Program> {
 
 fn run<F: Future<Output = ()>>(program: Option<Program>, check: impl FnOnce(Program) -> F) {
     let Some(program) = program else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime
         .block_on(async { tokio::time::timeout(PATIENCE, check(program)).await })
         .expect("the check should not take that long");

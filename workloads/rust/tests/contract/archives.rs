@@ -60,9 +60,7 @@ pub async fn unzip(program: Program) {
     assert!(server.path("static_file").exists());
 
     let scratch = tempfile::tempdir().unwrap();
-    let server = program
-        .serve_with(&["ignore", "--scratch", scratch.path().to_str().unwrap()])
-        .await;
+    let server = program.serve_with(&["ignore", "--scratch", scratch.path().to_str().unwrap()]).await;
     server.write_static_file(&content);
     assert_eq!(get(server.port, "/unzip").await.status, StatusCode::OK);
     assert!(scratch.path().join("deep/er/file").exists());
@@ -72,10 +70,7 @@ pub async fn unzip_of_what_is_no_archive(program: Program) {
     let server = program.serve().await;
     let mut client = Client::connect(server.port).await;
     let mut fails = async |part: &str| {
-        client
-            .get("/unzip")
-            .await
-            .assert_error(StatusCode::INTERNAL_SERVER_ERROR, &["static_file", part]);
+        client.get("/unzip").await.assert_error(StatusCode::INTERNAL_SERVER_ERROR, &["static_file", part]);
     };
     fails("o such file or directory").await;
     server.write_static_file(b"no archive");
@@ -102,23 +97,12 @@ async fn refused(program: &Program, content: &[u8], part: &str) -> Server {
 pub async fn unzip_of_hostile_archives(program: Program) {
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().join("escaped");
-    for name in [
-        "../escaped",
-        "a/../../escaped",
-        "a/..",
-        "..",
-        "..\\escaped",
-        target.to_str().unwrap(),
-    ] {
+    for name in ["../escaped", "a/../../escaped", "a/..", "..", "..\\escaped", target.to_str().unwrap()] {
         let content = archive(|writer| add(writer, name, b"", stored()));
         let server = refused(&program, &content, "could lead out").await;
         assert!(!server.path("escaped").exists() && !target.exists(), "{name}");
     }
-    let content = archive(|writer| {
-        writer
-            .add_symlink("link", outside.path().to_str().unwrap(), stored())
-            .unwrap()
-    });
+    let content = archive(|writer| writer.add_symlink("link", outside.path().to_str().unwrap(), stored()).unwrap());
     refused(&program, &content, "neither a file nor a directory").await;
 
     // Two files that claim, in the archive's directory, to hold 1 GiB and 1 byte together.
@@ -137,10 +121,7 @@ pub async fn unzip_spares_what_it_needs(program: Program) {
         let server = program.serve_with(&["ignore", "--scratch", scratch]).await;
         server.write_static_file(&content);
         let answer = get(server.port, "/unzip").await;
-        answer.assert_error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &["can't empty", "--scratch must name another"],
-        );
+        answer.assert_error(StatusCode::INTERNAL_SERVER_ERROR, &["can't empty", "--scratch must name another"]);
         assert!(server.path("static_file").exists());
     }
 }

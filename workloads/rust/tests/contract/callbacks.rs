@@ -44,10 +44,7 @@ impl Host {
     }
 
     async fn assert_no_other_callback(&self) {
-        assert!(
-            timeout(AFTERWARDS, self.listener.accept()).await.is_err(),
-            "there should be one callback only"
-        );
+        assert!(timeout(AFTERWARDS, self.listener.accept()).await.is_err(), "there should be one callback only");
     }
 }
 
@@ -58,9 +55,7 @@ async fn answer(mut stream: TcpStream, status: &str) {
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
-    let mut values = lines
-        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value);
+    let mut values = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let value = values.next();
     assert!(values.next().is_none(), "{name} should be there once: {head}");
     value
@@ -71,10 +66,7 @@ pub async fn callback_after_listening(program: Program) {
     // A port that the test knows before the server prints it, so that the callback's arrival is the first sign of life.
     let port = free_port();
     let start = Instant::now();
-    let mut process = program
-        .command(&[&host.url, "--port", &port.to_string()])
-        .spawn()
-        .unwrap();
+    let mut process = program.command(&[&host.url, "--port", &port.to_string()]).spawn().unwrap();
     let (stream, head) = host.callback().await;
     let elapsed = start.elapsed();
     // Also shows that requests are answered while the callback is not.
@@ -87,27 +79,16 @@ pub async fn callback_after_listening(program: Program) {
     let authority = host.listener.local_addr().unwrap().to_string();
     assert_eq!(header(&head, "host"), Some(authority.as_str()));
     let since_main: u128 = header(&head, "sandscope-since-main-ns").unwrap().parse().unwrap();
-    assert!(
-        (1..elapsed.as_nanos()).contains(&since_main),
-        "{since_main} ns of {elapsed:?}"
-    );
+    assert!((1..elapsed.as_nanos()).contains(&since_main), "{since_main} ns of {elapsed:?}");
 
     process.kill().await.unwrap();
     let output = process.wait_with_output().await.unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        format!("listening on 0.0.0.0:{port}\n")
-    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("listening on 0.0.0.0:{port}\n"));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
 
 pub async fn one_callback_whatever_the_answer(program: Program) {
-    for status in [
-        "204 No Content",
-        "302 Found",
-        "404 Not Found",
-        "503 Service Unavailable",
-    ] {
+    for status in ["204 No Content", "302 Found", "404 Not Found", "503 Service Unavailable"] {
         let host = Host::listen().await;
         let mut server = program.serve_with(&[&host.url]).await;
         let (stream, _) = host.callback().await;

@@ -39,17 +39,9 @@ impl Client {
     pub async fn request(&mut self, method: Method, path: &str) -> Answer {
         let request = Request::builder().method(method).uri(path).header(HOST, "sandbox");
         self.sender.ready().await.expect("the connection should still be open");
-        let response = self
-            .sender
-            .send_request(request.body(Empty::new()).unwrap())
-            .await
-            .unwrap();
+        let response = self.sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+        Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
     }
 }
 
@@ -69,13 +61,8 @@ impl Answer {
     /// Checks that it says `Done (NUMBER unit)` and returns the number.
     pub fn number_done(&self, unit: &str) -> u64 {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
-        let number = self
-            .text()
-            .strip_prefix("Done (")
-            .and_then(|rest| rest.strip_suffix(&format!(" {unit})\n")));
-        number
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_else(|| panic!("{self:?}"))
+        let number = self.text().strip_prefix("Done (").and_then(|rest| rest.strip_suffix(&format!(" {unit})\n")));
+        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{self:?}"))
     }
 }
 

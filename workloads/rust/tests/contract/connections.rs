@@ -62,9 +62,7 @@ pub async fn large_heads(program: Program) {
         // The server may hang up in the middle of it, by which the start of its answer may be lost as well.
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();
-        let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
-            .await
-            .expect("an end should come");
+        let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("an end should come");
         String::from_utf8(answer).unwrap()
     };
     let answer = send(8 * 1024).await;
@@ -73,11 +71,7 @@ pub async fn large_heads(program: Program) {
         let answer = send(length).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
-    assert!(
-        server.memory_bytes("VmHWM") < 64 << 20,
-        "{} bytes",
-        server.memory_bytes("VmHWM")
-    );
+    assert!(server.memory_bytes("VmHWM") < 64 << 20, "{} bytes", server.memory_bytes("VmHWM"));
     assert_eq!(get(server.port, "/hello").await.status, StatusCode::OK);
 }
 

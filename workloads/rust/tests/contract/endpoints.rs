@@ -18,38 +18,18 @@ const MIB: u64 = 1024 * 1024;
 async fn refuses_bad_numbers(client: &mut Client, path: &str, name: &str, max: u64) {
     let max_text = max.to_string();
     let more = (max + 1).to_string();
-    for value in [
-        "0",
-        "-1",
-        "%2B1",
-        "+1",
-        "1.0",
-        "0x10",
-        "many",
-        "",
-        &more,
-        "18446744073709551617",
-    ] {
+    for value in ["0", "-1", "%2B1", "+1", "1.0", "0x10", "many", "", &more, "18446744073709551617"] {
         let answer = client.get(&format!("{path}?{name}={value}")).await;
-        answer.assert_error(
-            StatusCode::BAD_REQUEST,
-            &[name, &format!("{value:?}"), "from 1 to", &max_text],
-        );
+        answer.assert_error(StatusCode::BAD_REQUEST, &[name, &format!("{value:?}"), "from 1 to", &max_text]);
     }
-    for (query, part) in [
-        (format!("{name}=1&{name}=2"), "twice"),
-        ("other=1".to_owned(), "\"other\" is unknown"),
-    ] {
+    for (query, part) in [(format!("{name}=1&{name}=2"), "twice"), ("other=1".to_owned(), "\"other\" is unknown")] {
         let answer = client.get(&format!("{path}?{query}")).await;
         answer.assert_error(StatusCode::BAD_REQUEST, &[part, name, "from 1 to", &max_text]);
     }
 }
 
 async fn refuses_missing_number(client: &mut Client, path: &str, name: &str) {
-    client
-        .get(path)
-        .await
-        .assert_error(StatusCode::BAD_REQUEST, &["missing", name, "from 1 to"]);
+    client.get(path).await.assert_error(StatusCode::BAD_REQUEST, &["missing", name, "from 1 to"]);
 }
 
 pub async fn hello(program: Program) {
@@ -65,24 +45,12 @@ pub async fn fib(program: Program) {
     let server = program.serve().await;
     let mut client = Client::connect(server.port).await;
     // The last is the 94th Fibonacci number, 19_740_274_219_868_223_167, less 2^64.
-    for (n, value) in [
-        (1, 1),
-        (2, 1),
-        (3, 2),
-        (90, 2_880_067_194_370_816_120),
-        (94, 1_293_530_146_158_671_551_u64),
-    ] {
-        assert_eq!(
-            client.get(&format!("/fib?n={n}")).await.text(),
-            format!("Done ({value})\n")
-        );
+    for (n, value) in [(1, 1), (2, 1), (3, 2), (90, 2_880_067_194_370_816_120), (94, 1_293_530_146_158_671_551_u64)] {
+        assert_eq!(client.get(&format!("/fib?n={n}")).await.text(), format!("Done ({value})\n"));
     }
     // Takes the work that it says: at most one addition per 0.1 ns.
     let start = Instant::now();
-    assert_eq!(
-        client.get("/fib?n=100000000").await.text(),
-        "Done (14139011350745967675)\n"
-    );
+    assert_eq!(client.get("/fib?n=100000000").await.text(), "Done (14139011350745967675)\n");
     assert!(start.elapsed().as_millis() >= 10, "{:?}", start.elapsed());
 
     refuses_bad_numbers(&mut client, "/fib", "n", 10_000_000_000).await;
@@ -125,10 +93,7 @@ pub async fn read(program: Program) {
     let server = program.serve().await;
     for bytes in [0, 1, 4096, 3_000_001] {
         server.write_static_file(&vec![7; bytes]);
-        assert_eq!(
-            get(server.port, "/read").await.text(),
-            format!("Done (read {bytes} bytes)\n")
-        );
+        assert_eq!(get(server.port, "/read").await.text(), format!("Done (read {bytes} bytes)\n"));
     }
     refuses_what_is_no_file(&program, "/read").await;
 }
@@ -137,9 +102,7 @@ pub async fn static_file(program: Program) {
     let server = program.serve().await;
     let mut client = Client::connect(server.port).await;
     for bytes in [0, 1, 4096, 3_000_001] {
-        let content: Vec<u8> = (0..bytes)
-            .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-            .collect();
+        let content: Vec<u8> = (0..bytes).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         server.write_static_file(&content);
         let answer = client.get("/static").await;
         assert_eq!(answer.status, StatusCode::OK);
@@ -152,9 +115,7 @@ pub async fn static_file(program: Program) {
     let directory = tempfile::tempdir().unwrap();
     let elsewhere = directory.path().join("elsewhere");
     fs::write(&elsewhere, "there").unwrap();
-    let server = program
-        .serve_with(&["--static-file", elsewhere.to_str().unwrap(), "ignore"])
-        .await;
+    let server = program.serve_with(&["--static-file", elsewhere.to_str().unwrap(), "ignore"]).await;
     assert_eq!(get(server.port, "/static").await.text(), "there");
 }
 
@@ -162,38 +123,23 @@ async fn refuses_what_is_no_file(program: &Program, path: &str) {
     let server = program.serve().await;
     let mut client = Client::connect(server.port).await;
     let answer = client.get(path).await;
-    answer.assert_error(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        &["static_file", "o such file or directory"],
-    );
+    answer.assert_error(StatusCode::INTERNAL_SERVER_ERROR, &["static_file", "o such file or directory"]);
     fs::create_dir(server.path("static_file")).unwrap();
     let answer = client.get(path).await;
-    answer.assert_error(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        &["static_file", "not a regular file"],
-    );
+    answer.assert_error(StatusCode::INTERNAL_SERVER_ERROR, &["static_file", "not a regular file"]);
 }
 
 pub async fn alloc(program: Program) {
     let server = program.serve().await;
     let mut client = Client::connect(server.port).await;
     for mib in [1, 3] {
-        assert_eq!(
-            client.get(&format!("/alloc?mib={mib}")).await.number_done("pages"),
-            mib * 256
-        );
+        assert_eq!(client.get(&format!("/alloc?mib={mib}")).await.number_done("pages"), mib * 256);
     }
     let before = server.memory_bytes("VmRSS");
     assert_eq!(client.get("/alloc").await.number_done("pages"), 50 * 256);
     let (peak, after) = (server.memory_bytes("VmHWM"), server.memory_bytes("VmRSS"));
-    assert!(
-        peak >= 50 * MIB,
-        "the pages should have been touched: at most {peak} bytes were resident"
-    );
-    assert!(
-        after < before + 25 * MIB,
-        "the pages should be free again: {after} bytes are resident, {before} were"
-    );
+    assert!(peak >= 50 * MIB, "the pages should have been touched: at most {peak} bytes were resident");
+    assert!(after < before + 25 * MIB, "the pages should be free again: {after} bytes are resident, {before} were");
 
     refuses_bad_numbers(&mut client, "/alloc", "mib", 65_536).await;
 }
@@ -203,20 +149,9 @@ pub async fn alloc_refused(program: Program) {
     let mut client = Client::connect(server.port).await;
     client.get("/alloc?mib=1").await.number_done("pages");
     let limit = Some(server.memory_bytes("VmSize") + 256 * MIB);
-    prlimit(
-        Some(server.pid()),
-        Resource::As,
-        Rlimit {
-            current: limit,
-            maximum: limit,
-        },
-    )
-    .unwrap();
+    prlimit(Some(server.pid()), Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
     let answer = client.get("/alloc?mib=1024").await;
-    answer.assert_error(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        &["1024 MiB", "annot allocate memory"],
-    );
+    answer.assert_error(StatusCode::INTERNAL_SERVER_ERROR, &["1024 MiB", "annot allocate memory"]);
     assert_eq!(client.get("/alloc?mib=1").await.number_done("pages"), 256);
 }
 
@@ -231,24 +166,12 @@ pub async fn unknown_paths(program: Program) {
 pub async fn other_methods(program: Program) {
     let server = program.serve().await;
     let mut client = Client::connect(server.port).await;
-    for path in [
-        "/hello",
-        "/fib?n=1",
-        "/fft?n=1",
-        "/matrix?n=1",
-        "/read",
-        "/alloc",
-        "/unzip",
-        "/static",
-    ] {
+    for path in ["/hello", "/fib?n=1", "/fft?n=1", "/matrix?n=1", "/read", "/alloc", "/unzip", "/static"] {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
             let answer = client.request(method.clone(), path).await;
             answer.assert_error(StatusCode::METHOD_NOT_ALLOWED, &[method.as_str()]);
             assert_eq!(answer.headers[ALLOW], "GET");
         }
-        assert_eq!(
-            client.request(Method::HEAD, path).await.status,
-            StatusCode::METHOD_NOT_ALLOWED
-        );
+        assert_eq!(client.request(Method::HEAD, path).await.status, StatusCode::METHOD_NOT_ALLOWED);
     }
 }

@@ -30,11 +30,7 @@ pub async fn usage(program: Program) {
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
         assert_eq!(ended.stdout, "", "{arguments:?}");
         for part in [part, "usage: ", "CALLBACK-URL|ignore"] {
-            assert!(
-                ended.stderr.contains(part),
-                "{arguments:?} should give {part:?}: {}",
-                ended.stderr
-            );
+            assert!(ended.stderr.contains(part), "{arguments:?} should give {part:?}: {}", ended.stderr);
         }
     }
     let ended = program.run(&["--help"]).await;
@@ -59,11 +55,7 @@ pub async fn mistaken_callbacks(program: Program) {
         let ended = program.run(&[url, "--port", "0"]).await;
         assert_eq!(ended.code, Some(2), "{url:?}: {}", ended.stderr);
         let message = format!("the callback URL {url:?} can't be used: ");
-        assert!(
-            ended.stderr.starts_with(&message) && ended.stderr.contains(part),
-            "{url:?}: {}",
-            ended.stderr
-        );
+        assert!(ended.stderr.starts_with(&message) && ended.stderr.contains(part), "{url:?}: {}", ended.stderr);
     }
 }
 
@@ -98,11 +90,7 @@ pub async fn signals(program: Program) {
             kill_process(server.pid(), signal).unwrap();
             // A code and not a signal: a handler has been installed.
             assert_eq!(server.end().await.code(), Some(0), "{signal:?}, busy: {busy}");
-            assert!(
-                start.elapsed() < Duration::from_secs(1),
-                "{signal:?}, busy: {busy}: {:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() < Duration::from_secs(1), "{signal:?}, busy: {busy}: {:?}", start.elapsed());
             work.abort();
         }
     }
@@ -114,11 +102,8 @@ pub async fn closed_outputs(program: Program) {
     let mut command = program.command(&[&format!("http://127.0.0.1:{port}/nowhere"), "--port", &port.to_string()]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let _process = command
-        .stdout(Stdio::from(writer.try_clone().unwrap()))
-        .stderr(Stdio::from(writer))
-        .spawn()
-        .unwrap();
+    let _process =
+        command.stdout(Stdio::from(writer.try_clone().unwrap())).stderr(Stdio::from(writer)).spawn().unwrap();
     for _ in 0..200 {
         if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
             break;

@@ -43,29 +43,19 @@ pub struct Server {
 
 impl Program {
     pub fn new(path: &Path) -> Self {
-        let path = path
-            .canonicalize()
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let path = path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { path }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
-        command
-            .args(arguments)
-            .kill_on_drop(true)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(arguments).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     /// Runs it with arguments that should make it end.
     pub async fn run(&self, arguments: &[&str]) -> Ended {
-        let output = timeout(PATIENCE, self.command(arguments).output())
-            .await
-            .expect("it should end")
-            .unwrap();
+        let output = timeout(PATIENCE, self.command(arguments).output()).await.expect("it should end").unwrap();
         Ended {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -81,26 +71,13 @@ impl Program {
     /// Starts a server with these arguments and a port that is free.
     pub async fn serve_with(&self, arguments: &[&str]) -> Server {
         let directory = tempfile::tempdir().unwrap();
-        let mut process = self
-            .command(arguments)
-            .args(["--port", "0"])
-            .current_dir(directory.path())
-            .spawn()
-            .unwrap();
+        let mut process = self.command(arguments).args(["--port", "0"]).current_dir(directory.path()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap()).lines();
         let stderr = BufReader::new(process.stderr.take().unwrap()).lines();
         let line = next_line(&mut stdout).await;
-        let port = line
-            .strip_prefix("listening on 0.0.0.0:")
-            .and_then(|port| port.parse().ok());
+        let port = line.strip_prefix("listening on 0.0.0.0:").and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("the first line should name the port: {line:?}"));
-        Server {
-            port,
-            directory,
-            process,
-            stderr,
-            _stdout: stdout,
-        }
+        Server { port, directory, process, stderr, _stdout: stdout }
     }
 }
 
@@ -124,10 +101,7 @@ impl Server {
     }
 
     pub async fn end(mut self) -> ExitStatus {
-        timeout(PATIENCE, self.process.wait())
-            .await
-            .expect("it should end")
-            .unwrap()
+        timeout(PATIENCE, self.process.wait()).await.expect("it should end").unwrap()
     }
 
     /// Ends it, and returns all lines of standard error that were not read yet.
@@ -141,10 +115,7 @@ impl Server {
     /// A value of `/proc/PID/status` that is given in kB, in bytes.
     pub fn memory_bytes(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 }
@@ -161,9 +132,5 @@ pub fn free_port() -> u16 {
 }
 
 async fn next_line(lines: &mut Lines<impl AsyncBufReadExt + Unpin>) -> String {
-    timeout(PATIENCE, lines.next_line())
-        .await
-        .expect("a line should come")
-        .unwrap()
-        .expect("a line should come")
+    timeout(PATIENCE, lines.next_line()).await.expect("a line should come").unwrap().expect("a line should come")
 }
