@@ -4,7 +4,7 @@
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What the agent itself does with privilege.
-const NEEDED: [Capability; 12] = [
+const NEEDED: [Capability; 13] = [
     // BPF programs and their events; on kernels before 5.8, and for network namespaces and mounts, CAP_SYS_ADMIN.
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
@@ -14,6 +14,8 @@ const NEEDED: [Capability; 12] = [
     Capability::CAP_SYSLOG,
     // Devices, addresses and routes of sandboxes.
     Capability::CAP_NET_ADMIN,
+    // Giving a child a mount namespace that was prepared for it.
+    Capability::CAP_SYS_CHROOT,
     // Finding and ending what a sandbox has started, as whatever user.
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_KILL,

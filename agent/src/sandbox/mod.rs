@@ -24,7 +24,7 @@ mod runtime;
 mod undo;
 
 pub use crate::host::support::Support;
-use crate::workload::Workload;
+use crate::workload::{Workload, callback};
 use anyhow::{Result, bail, ensure};
 use std::{
     collections::BTreeMap,
@@ -118,7 +118,7 @@ impl Specification {
 
     /// Arguments of the workload, which sees these paths.
     fn arguments(&self, network: &network::Network, static_file: Option<&Path>, scratch: &Path) -> Vec<String> {
-        let mut arguments = vec![format!("http://{}:{}/{}", network.host_address(), self.callback_port, self.label)];
+        let mut arguments = vec![callback::url(network.host_address().into(), self.callback_port, &self.label)];
         if let Some(path) = static_file {
             arguments.extend(["--static-file".into(), path.display().to_string()]);
         }
@@ -144,7 +144,7 @@ const LABEL_LENGTH: usize = 10;
 /// How an instance tells that it is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// The workload calls back when its socket listens (it requests `/LABEL` of the callback port); then it is asked at this
+    /// The workload calls back when its socket listens (see [`callback::url`]); then it is asked at this
     /// address.
     Callback {
         /// Where the client sends its request.
