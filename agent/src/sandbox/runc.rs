@@ -109,7 +109,10 @@ mod tests {
             "/run/sandscope/r/a1/bundle",
         ];
         assert_eq!(role("/usr/sbin/runc", &run), Some("runtime"));
-        assert_eq!(role("/proc/self/exe", &["runc", "init"]), Some("runtime-init"));
+        assert_eq!(
+            role("/proc/self/exe", &["/usr/sbin/runc", "init"]),
+            Some("runtime-init")
+        );
         assert_eq!(role("/dev/fd/6", &["runc", "init"]), Some("runtime-init"));
         assert_eq!(
             role(
