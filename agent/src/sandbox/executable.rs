@@ -6,9 +6,14 @@ use object::{
     elf::{EM_AARCH64, EM_X86_64, FileHeader64, Machine, PT_INTERP},
     read::elf::{FileHeader as _, ProgramHeader as _},
 };
-use std::{fs::File, io::Read as _, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
-/// Bytes of a file that hold its ELF header and program headers, wherever a linker puts them last.
+/// Bytes at the beginning of a file in which linkers put the ELF header and the program headers.
 const HEADERS_BYTES: u64 = 4096;
 
 /// Fails unless the file is a statically linked executable for this machine; says what it is instead and what to do.
@@ -18,16 +23,21 @@ const HEADERS_BYTES: u64 = 4096;
 pub fn ensure_static(path: &Path) -> Result<()> {
     let shown = path.display();
     let hint = "`cargo xtask workloads` builds the workloads that come with sandscope";
+<<<<<<< HEAD
     let file = File::open(path).with_context(|| format!("could not open the workload {shown}: {hint}"))?;
     let metadata = file.metadata().with_context(|| format!("could not examine the workload {shown}"))?;
+=======
+    // Before it is opened, which would block on a FIFO.
+    let metadata = fs::metadata(path).with_context(|| format!("could not find the workload {shown}: {hint}"))?;
+>>>>>>> helper-f
     ensure!(metadata.is_file(), "the workload {shown} is no regular file: {hint}");
     ensure!(
         metadata.permissions().mode() & 0o111 != 0,
         "the workload {shown} is not executable: `chmod +x` makes it so, if it is a program; {hint}"
     );
     let mut headers = Vec::new();
-    file.take(HEADERS_BYTES)
-        .read_to_end(&mut headers)
+    File::open(path)
+        .and_then(|file| file.take(HEADERS_BYTES).read_to_end(&mut headers))
         .with_context(|| format!("could not read the workload {shown}"))?;
     let elf = FileHeader64::<Endianness>::parse(headers.as_slice())
         .ok()
@@ -56,7 +66,6 @@ const fn own_machine() -> Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn verdict(mode: u32, content: &[u8]) -> String {
         let directory = tempfile::tempdir().unwrap();

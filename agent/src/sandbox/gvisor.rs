@@ -100,7 +100,7 @@ impl Sandbox for Gvisor {
             })?;
             let (mut program, console) = Program::new(&runtime.path, &specification.directory)?;
             if let Some(private) = network.private()
-                && let Some(mounts) = root_check::hide(&runtime.version, private)?
+                && let Some(mounts) = root_check::hide(&runtime, private)?
             {
                 program.enter(mounts, LinkNameSpaceType::Mount);
                 conditions.insert("root-check".into(), root_check::CONDITION.into());

@@ -85,7 +85,7 @@ mod tests {
         let launcher = Launcher::spawn().unwrap();
         let tid = || rustix::thread::gettid().as_raw_pid().cast_unsigned();
         assert_eq!(launcher.run(tid).await.unwrap(), launcher.tid());
-        let error = launcher.run(|| panic!("on purpose")).await.map(|()| ()).unwrap_err();
+        let error = launcher.run(|| -> () { panic!("on purpose") }).await.unwrap_err();
         assert!(error.to_string().contains("panicked"), "{error}");
         assert_eq!(launcher.run(tid).await.unwrap(), launcher.tid());
         assert_ne!(launcher.tid(), tid());

@@ -27,16 +27,15 @@ const READ_BYTES: usize = 256 * 1024;
 pub struct Runtime {
     /// Where it is.
     pub path: PathBuf,
-    /// First line of what it says to `--version`.
-    pub version: String,
 }
 
 impl Runtime {
     /// The program of this name in [`SEARCH_PATH`].
     ///
     /// # Errors
-    /// When there is none, or when it does not tell its version; says what was tried.
+    /// When there is none.
     pub fn find(name: &str) -> Result<Self> {
+<<<<<<< HEAD
         let path = SEARCH_PATH
             .split(':')
             .map(|directory| Path::new(directory).join(name))
@@ -45,20 +44,39 @@ impl Runtime {
         let output = run(&path, Path::new("/"), &["--version".as_ref()], VERSION_LIMIT)?;
         let version = output.lines().next().context("it says nothing to --version")?.trim().to_owned();
         Ok(Self { path, version })
+=======
+        let mut paths = SEARCH_PATH.split(':').map(|directory| Path::new(directory).join(name));
+        let path = paths.find(|path| path.is_file());
+        Ok(Self {
+            path: path.with_context(|| format!("there is no {name} in {SEARCH_PATH}"))?,
+        })
+    }
+
+    /// First line of what it says to `--version`.
+    ///
+    /// # Errors
+    /// When it can't be started, fails, or says nothing.
+    pub fn version(&self) -> Result<String> {
+        let output = run(&self.path, Path::new("/"), &["--version".as_ref()], VERSION_LIMIT)?;
+        let line = output
+            .lines()
+            .next()
+            .with_context(|| format!("{} says nothing to --version", self.path.display()))?;
+        Ok(line.trim().to_owned())
+>>>>>>> helper-f
     }
 
     /// Whether this host can run containers with the program of this name.
     pub fn support(name: &str) -> Support {
-        let runtime = match Self::find(name) {
-            Ok(runtime) => runtime,
+        let evidence = match Self::find(name).and_then(|runtime| Ok((runtime.version()?, runtime.path))) {
+            Ok((version, path)) => format!("{}: {version}", path.display()),
             Err(error) => {
                 return Support::Unsupported {
                     evidence: format!("{error:#}"),
-                    remedy: format!("install {name}: `cargo xtask setup`, or `apt-get install {name}`"),
+                    remedy: remedy(name),
                 };
             }
         };
-        let evidence = format!("{}: {}", runtime.path.display(), runtime.version);
         match missing_capabilities() {
             None => Support::Ok { evidence },
             Some(missing) => Support::Unsupported {
@@ -75,10 +93,14 @@ impl Runtime {
     pub fn provenance(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
         Ok(BTreeMap::from([
             (format!("{prefix}.path"), self.path.display().to_string()),
-            (format!("{prefix}.version"), self.version.clone()),
+            (format!("{prefix}.version"), self.version()?),
             (format!("{prefix}.sha256"), sha256(&self.path)?),
         ]))
     }
+}
+
+fn remedy(name: &str) -> String {
+    format!("install {name}: `cargo xtask setup`, or `apt-get install {name}`")
 }
 
 /// Which of the capabilities are missing that namespaces, mounts and network devices need.

@@ -7,7 +7,7 @@
 //! The remedy is a mount namespace for `runsc run` in which an empty tmpfs covers that directory of sysctls. It is made before
 //! the timed window; entering it costs one more system call in the child.
 
-use crate::sandbox::network::Private;
+use crate::sandbox::{network::Private, runtime::Runtime};
 use anyhow::{Context as _, Result, anyhow};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
@@ -31,27 +31,34 @@ const COVERED: &str = "/proc/sys/net/core";
 /// Date of the last version that looks for [`TELLTALE`].
 const LAST_AFFECTED: u32 = 20_240_729;
 
-/// A mount namespace in which this version of runsc accepts the network namespace; `None` when it does so anyway.
+/// A mount namespace in which this runsc accepts the network namespace; `None` when it does so anyway.
 ///
 /// # Errors
-/// When the kernel refuses to make one.
-pub fn hide(version: &str, network: &Private) -> Result<Option<OwnedFd>> {
-    if date(version).is_none_or(|date| date > LAST_AFFECTED) {
-        return Ok(None);
-    }
+/// When runsc does not tell its version, or the kernel refuses to make a namespace.
+pub fn hide(runsc: &Runtime, network: &Private) -> Result<Option<OwnedFd>> {
     // A thread of its own, since it changes its namespaces for good.
     std::thread::scope(|scope| {
+<<<<<<< HEAD
         let thread = std::thread::Builder::new().name("mounts".into()).spawn_scoped(scope, || namespace(network));
         let result = thread.context("could not start a thread")?.join();
         result.unwrap_or_else(|_| Err(anyhow!("the thread that makes a mount namespace panicked")))
+=======
+        let thread = std::thread::Builder::new().name("mounts".into());
+        let thread = thread
+            .spawn_scoped(scope, || namespace(runsc, network))
+            .context("could not start a thread")?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread that makes a mount namespace panicked")))
+>>>>>>> helper-f
     })
 }
 
-fn namespace(network: &Private) -> Result<Option<OwnedFd>> {
+fn namespace(runsc: &Runtime, network: &Private) -> Result<Option<OwnedFd>> {
     // From here on /proc/sys/net shows that namespace, and what is mounted there covers it there only.
     move_into_link_name_space(network.namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .context("could not enter the instance's network namespace")?;
-    if !Path::new(TELLTALE).exists() {
+    if !Path::new(TELLTALE).exists() || date(&runsc.version()?).is_none_or(|date| date > LAST_AFFECTED) {
         return Ok(None);
     }
     // SAFETY: `unshare` is unsafe because of file descriptors and memory that may stop to be shared; a mount namespace

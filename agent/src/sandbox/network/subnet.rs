@@ -49,7 +49,7 @@ impl Subnet {
         let occupied: Vec<_> = occupied.iter().filter(|prefix| prefix.length > WIDE).collect();
         let candidates = POOLS.iter().flat_map(|pool| {
             let count = 1 << (PREFIX_LENGTH - pool.length);
-            (0..count).map(move |offset| pool.bits + (start.wrapping_add(offset) % count << (32 - PREFIX_LENGTH)))
+            (0..count).map(move |offset| pool.bits + ((start.wrapping_add(offset) % count) << (32 - PREFIX_LENGTH)))
         });
         let mut free = candidates
             .map(|base| Self { base })
