@@ -279,16 +279,8 @@ fn live_and_leave_nothing(name: &str, label: &str, kind: &dyn Sandbox, executabl
     let specification = bench.specification(label, executable);
     let began = Instant::now();
     let mut instance = kind.prepare(&specification).unwrap();
-<<<<<<< HEAD
-    assert!(instance.files().iter().all(|file| file.is_file()), "{:?}", instance.files());
-=======
     let prepared = began.elapsed();
-    assert!(
-        instance.files().iter().all(|file| file.is_file()),
-        "{:?}",
-        instance.files()
-    );
->>>>>>> helper-f
+    assert!(instance.files().iter().all(|file| file.is_file()), "{:?}", instance.files());
     if let Some(network) = instance.network() {
         // The check for leftovers sees what there is.
         let found = bench.leftovers(label).join("\n");
@@ -303,10 +295,7 @@ fn live_and_leave_nothing(name: &str, label: &str, kind: &dyn Sandbox, executabl
     assert!(bench.leftovers(label).join("\n").contains("process"));
     let began = Instant::now();
     instance.stop().unwrap();
-    println!(
-        "{name}: prepared in {prepared:?}, ready after {ready:?}, stopped in {:?}",
-        began.elapsed()
-    );
+    println!("{name}: prepared in {prepared:?}, ready after {ready:?}, stopped in {:?}", began.elapsed());
     assert_eq!(bench.leftovers(label), [""; 0]);
     // Those of tests that run at the same time go with these; ours would stay.
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -386,16 +375,8 @@ fn two_instances_at_once_do_not_clash() {
 
 #[test]
 fn stopping_ends_processes_that_nobody_recorded() {
-    let kind = need!(
-        "stopping_ends_processes_that_nobody_recorded",
-        "process",
-        kind("process")
-    );
-    let executable = need!(
-        "stopping_ends_processes_that_nobody_recorded",
-        "workload",
-        workload_executable()
-    );
+    let kind = need!("stopping_ends_processes_that_nobody_recorded", "process", kind("process"));
+    let executable = need!("stopping_ends_processes_that_nobody_recorded", "workload", workload_executable());
     let bench = Bench::new();
     let mut instance = kind.prepare(&bench.specification("daemon", &executable)).unwrap();
     instance.launch().unwrap();
@@ -589,19 +570,10 @@ fn endless_output_is_drained_and_bounded() {
 
 #[test]
 fn in_the_hosts_network_a_busy_port_is_named_with_who_has_it() {
-<<<<<<< HEAD
-    let kind = need!("in_the_hosts_network_a_busy_port_is_named_with_who_has_it", "process", kind("process"));
-    let executable =
-        need!("in_the_hosts_network_a_busy_port_is_named_with_who_has_it", "workload", workload_executable());
-=======
     // Needs no privileges, so it is not asked whether the kind is fully supported.
     let kind = sandscope::sandbox::find("process").unwrap();
-    let executable = need!(
-        "in_the_hosts_network_a_busy_port_is_named_with_who_has_it",
-        "workload",
-        workload_executable()
-    );
->>>>>>> helper-f
+    let executable =
+        need!("in_the_hosts_network_a_busy_port_is_named_with_who_has_it", "workload", workload_executable());
     let bench = Bench::new();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -709,22 +681,8 @@ fn victim() {
 /// Starts this program again as an agent with a sandbox of this kind.
 fn start_victim(base: &Path, name: &str, label: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--ignored", "--exact", "--nocapture", "victim"])
-        .stdout(Stdio::piped())
-<<<<<<< HEAD
-        .env("SANDSCOPE_TEST_BASE", &base);
-    command.env("SANDSCOPE_TEST_KIND", name).env("SANDSCOPE_TEST_LABEL", label);
-    if at_once {
-        command.env("SANDSCOPE_TEST_AT_ONCE", "1");
-    }
-    let mut victim = command.spawn().unwrap();
-=======
-        .stderr(Stdio::null());
-    command
-        .env("SANDSCOPE_TEST_BASE", base)
-        .env("SANDSCOPE_TEST_KIND", name)
-        .env("SANDSCOPE_TEST_LABEL", label);
+    command.args(["--ignored", "--exact", "--nocapture", "victim"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.env("SANDSCOPE_TEST_BASE", base).env("SANDSCOPE_TEST_KIND", name).env("SANDSCOPE_TEST_LABEL", label);
     command
 }
 
@@ -732,7 +690,6 @@ fn kill_and_clean(name: &str, label: &str) {
     let home = tempfile::tempdir().unwrap();
     let base = home.path().canonicalize().unwrap().join("run");
     let mut victim = start_victim(&base, name, label).spawn().unwrap();
->>>>>>> helper-f
     let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "up"), "{name}: the victim did not get its sandbox up");
 
@@ -757,11 +714,7 @@ fn kill_and_clean(name: &str, label: &str) {
 
 #[test]
 fn agents_killed_at_any_moment_are_cleaned_up_after() {
-    need!(
-        "agents_killed_at_any_moment_are_cleaned_up_after",
-        "workload",
-        workload_executable()
-    );
+    need!("agents_killed_at_any_moment_are_cleaned_up_after", "workload", workload_executable());
     for name in ["runc", "gvisor"] {
         if let Err(reason) = kind(name) {
             skip("agents_killed_at_any_moment_are_cleaned_up_after", name, &reason);
@@ -779,17 +732,10 @@ fn agents_killed_at_any_moment_are_cleaned_up_after() {
             victim.wait().unwrap();
             found += leftovers(&base, &label).len();
             let cleaned = run_dir::clean(&base).unwrap();
-            assert_eq!(
-                (cleaned.living, cleaned.failures),
-                (Vec::new(), Vec::new()),
-                "{name} after {delay_ms} ms"
-            );
+            assert_eq!((cleaned.living, cleaned.failures), (Vec::new(), Vec::new()), "{name} after {delay_ms} ms");
             assert_eq!(leftovers(&base, &label), [""; 0], "{name} after {delay_ms} ms");
         }
-        assert!(
-            found > 0,
-            "{name}: no agent got so far that there was something to clean"
-        );
+        assert!(found > 0, "{name}: no agent got so far that there was something to clean");
     }
 }
 

@@ -23,13 +23,8 @@ const HEADERS_BYTES: u64 = 4096;
 pub fn ensure_static(path: &Path) -> Result<()> {
     let shown = path.display();
     let hint = "`cargo xtask workloads` builds the workloads that come with sandscope";
-<<<<<<< HEAD
-    let file = File::open(path).with_context(|| format!("could not open the workload {shown}: {hint}"))?;
-    let metadata = file.metadata().with_context(|| format!("could not examine the workload {shown}"))?;
-=======
     // Before it is opened, which would block on a FIFO.
     let metadata = fs::metadata(path).with_context(|| format!("could not find the workload {shown}: {hint}"))?;
->>>>>>> helper-f
     ensure!(metadata.is_file(), "the workload {shown} is no regular file: {hint}");
     ensure!(
         metadata.permissions().mode() & 0o111 != 0,

@@ -29,12 +29,7 @@ impl Lock {
     /// # Errors
     /// When the file can't be opened, locked or written.
     pub fn try_take(path: &Path) -> Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path);
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
         let mut file = file.with_context(|| format!("could not open {}", path.display()))?;
         let deadline = Instant::now() + RELEASE_LIMIT;
         loop {
@@ -45,10 +40,7 @@ impl Lock {
                 Err(error) => return Err(error).with_context(|| format!("could not lock {}", path.display())),
             }
         }
-        let sign = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| write!(file, "{}", std::process::id()));
+        let sign = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
         sign.with_context(|| format!("could not write {}", path.display()))?;
         Ok(Some(Self { _file: file }))
     }

@@ -86,10 +86,7 @@ mod tests {
         let run =
             ["/usr/sbin/runc", "--root", "/run/sandscope/r/a1/state", "run", "--bundle", "/run/sandscope/r/a1/bundle"];
         assert_eq!(role("/usr/sbin/runc", &run), Some("runtime"));
-        assert_eq!(
-            role("/proc/self/exe", &["/usr/sbin/runc", "init"]),
-            Some("runtime-init")
-        );
+        assert_eq!(role("/proc/self/exe", &["/usr/sbin/runc", "init"]), Some("runtime-init"));
         assert_eq!(role("/dev/fd/6", &["runc", "init"]), Some("runtime-init"));
         assert_eq!(
             role("/app", &["/app", "http://10.213.0.1:9000/a1", "--scratch", "/tmp/unzipped"]),

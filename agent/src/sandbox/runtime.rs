@@ -35,21 +35,9 @@ impl Runtime {
     /// # Errors
     /// When there is none.
     pub fn find(name: &str) -> Result<Self> {
-<<<<<<< HEAD
-        let path = SEARCH_PATH
-            .split(':')
-            .map(|directory| Path::new(directory).join(name))
-            .find(|path| path.is_file())
-            .with_context(|| format!("there is no {name} in {SEARCH_PATH}"))?;
-        let output = run(&path, Path::new("/"), &["--version".as_ref()], VERSION_LIMIT)?;
-        let version = output.lines().next().context("it says nothing to --version")?.trim().to_owned();
-        Ok(Self { path, version })
-=======
         let mut paths = SEARCH_PATH.split(':').map(|directory| Path::new(directory).join(name));
         let path = paths.find(|path| path.is_file());
-        Ok(Self {
-            path: path.with_context(|| format!("there is no {name} in {SEARCH_PATH}"))?,
-        })
+        Ok(Self { path: path.with_context(|| format!("there is no {name} in {SEARCH_PATH}"))? })
     }
 
     /// First line of what it says to `--version`.
@@ -58,12 +46,9 @@ impl Runtime {
     /// When it can't be started, fails, or says nothing.
     pub fn version(&self) -> Result<String> {
         let output = run(&self.path, Path::new("/"), &["--version".as_ref()], VERSION_LIMIT)?;
-        let line = output
-            .lines()
-            .next()
-            .with_context(|| format!("{} says nothing to --version", self.path.display()))?;
+        let line =
+            output.lines().next().with_context(|| format!("{} says nothing to --version", self.path.display()))?;
         Ok(line.trim().to_owned())
->>>>>>> helper-f
     }
 
     /// Whether this host can run containers with the program of this name.
@@ -71,10 +56,7 @@ impl Runtime {
         let evidence = match Self::find(name).and_then(|runtime| Ok((runtime.version()?, runtime.path))) {
             Ok((version, path)) => format!("{}: {version}", path.display()),
             Err(error) => {
-                return Support::Unsupported {
-                    evidence: format!("{error:#}"),
-                    remedy: remedy(name),
-                };
+                return Support::Unsupported { evidence: format!("{error:#}"), remedy: remedy(name) };
             }
         };
         match missing_capabilities() {

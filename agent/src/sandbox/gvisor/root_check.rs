@@ -38,19 +38,9 @@ const LAST_AFFECTED: u32 = 20_240_729;
 pub fn hide(runsc: &Runtime, network: &Private) -> Result<Option<OwnedFd>> {
     // A thread of its own, since it changes its namespaces for good.
     std::thread::scope(|scope| {
-<<<<<<< HEAD
-        let thread = std::thread::Builder::new().name("mounts".into()).spawn_scoped(scope, || namespace(network));
-        let result = thread.context("could not start a thread")?.join();
-        result.unwrap_or_else(|_| Err(anyhow!("the thread that makes a mount namespace panicked")))
-=======
         let thread = std::thread::Builder::new().name("mounts".into());
-        let thread = thread
-            .spawn_scoped(scope, || namespace(runsc, network))
-            .context("could not start a thread")?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(anyhow!("the thread that makes a mount namespace panicked")))
->>>>>>> helper-f
+        let thread = thread.spawn_scoped(scope, || namespace(runsc, network)).context("could not start a thread")?;
+        thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that makes a mount namespace panicked")))
     })
 }
 
