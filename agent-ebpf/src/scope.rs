@@ -5,14 +5,15 @@ use aya_ebpf::{
     EbpfContext, Global,
     bindings::BPF_ANY,
     helpers::{
-        bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user_buf,
-        generated::bpf_get_current_task,
+        bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+        generated::{bpf_get_current_task, bpf_probe_read_user},
     },
     macros::{map, raw_tracepoint},
     maps::{Array, HashMap, PerCpuArray},
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::warn;
+use core::ffi::c_void;
 use sandscope_ebpf::{
     event::{ARGS_BYTES, Exec, Exit, Kind, NO_SYSCALL, PATH_BYTES, TaskNew},
     map::{Membership, SCOPE_CHUNK, ScopeChunk, Task},
@@ -170,17 +171,14 @@ fn read_args(args: &mut [u8; ARGS_BYTES]) -> u32 {
     let mm = read(task, TASK_MM.load()) as *const u8;
     let start = read(mm, MM_ARG_START.load());
     let end = read(mm, MM_ARG_END.load());
-    let length = end.wrapping_sub(start);
     if start == 0 || end <= start {
         return 0;
     }
-    let length = if length > ARGS_BYTES as u64 { ARGS_BYTES as u64 } else { length };
-    // The whole buffer is read where it can be, so that the verifier sees a constant; what follows the arguments is the
-    // environment, which `args_bytes` cuts off. SAFETY: the helper fails where no user memory is mapped.
-    if unsafe { bpf_probe_read_user_buf(start as *const u8, args) }.is_err() {
-        return 0;
-    }
-    length as u32
+    // Exactly the arguments: behind them the stack may end. The mask repeats for the verifier what the minimum says.
+    let length = (end - start).min(ARGS_BYTES as u64) as u32 & (2 * ARGS_BYTES as u32 - 1);
+    // SAFETY: `args` has room for `length` bytes; the helper fails where no user memory is mapped.
+    let failed = unsafe { bpf_probe_read_user(args.as_mut_ptr().cast(), length, start as *const c_void) };
+    if failed == 0 { length } else { 0 }
 }
 
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
