@@ -138,10 +138,12 @@ pub struct BlockPending {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, NetDevice};
+    use super::{Counters, InterruptContext, NetDevice};
 
     // SAFETY: `repr(C)`, made of `u64` and `u16` without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
     unsafe impl aya::Pod for Counters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InterruptContext {}
     // SAFETY: as above.
     unsafe impl aya::Pod for NetDevice {}
 }

@@ -6,7 +6,7 @@ use crate::{
     sandbox::{RoleRule, rule_of},
 };
 use sandscope_ebpf::event::{COMM_BYTES, Exec, Faults, NO_SYSCALL, Switch, WakeCause};
-use std::collections::HashMap;
+use std::{collections::HashMap, mem::take};
 
 /// `TASK_DEAD` in `task_struct.__state`: switched out for the last time.
 const TASK_DEAD: u32 = 0x80;
@@ -145,7 +145,9 @@ pub struct History {
     pub vcpu: Option<u32>,
     /// Roles, each from an instant on.
     roles: Vec<(u64, String)>,
-    pub(super) forked_role: Option<&'static str>,
+    forked_role: Option<&'static str>,
+    /// Its beginning was not seen.
+    is_stray: bool,
     pub(super) born_ns: Option<u64>,
     pub(super) died_ns: Option<u64>,
     pub(super) moves: Vec<(u64, Move)>,
@@ -163,6 +165,7 @@ impl History {
             vcpu: None,
             roles: vec![(0, role)],
             forked_role: None,
+            is_stray: false,
             born_ns,
             died_ns: None,
             moves: Vec::new(),
@@ -248,7 +251,10 @@ impl Histories {
         match self.by_tid.get(&tid) {
             Some(&index) => &mut self.tasks[index],
             // A task whose beginning was lost, or that existed before.
-            None => self.add(History::new(tid, tid, "unknown".to_owned(), true, None)),
+            None => {
+                let stray = History::new(tid, tid, "unknown".to_owned(), true, None);
+                self.add(History { is_stray: true, ..stray })
+            }
         }
     }
 
@@ -303,6 +309,7 @@ impl Histories {
     }
 
     fn read_exec(&mut self, exec: &Exec, rules: &'static [RoleRule]) {
+        self.renumber(exec.old_tid, exec.header.tid, exec.header.at_ns);
         let history = self.get(exec.header.tid);
         history.comm = text(&exec.comm);
         let words = exec_words(exec);
@@ -310,6 +317,28 @@ impl Histories {
         let role = rule.map_or_else(|| history.comm.clone(), |rule| rule.role.to_owned());
         history.forked_role = rule.and_then(|rule| rule.forked);
         history.roles.push((exec.header.at_ns, role));
+    }
+
+    /// A thread that executes takes the number of its process's first thread, which is dead by then. The kernel swaps the two
+    /// numbers somewhat before it tells of the exec, so records in between came under the new number.
+    fn renumber(&mut self, old_tid: u32, tid: u32, at_ns: u64) {
+        if old_tid == tid {
+            return;
+        }
+        let Some(thread) = self.by_tid.remove(&old_tid) else { return };
+        if let Some(first) = self.by_tid.insert(tid, thread) {
+            let first = &mut self.tasks[first];
+            first.died_ns = Some(at_ns);
+            if first.is_stray {
+                let (moves, calls, crossings) =
+                    (take(&mut first.moves), take(&mut first.calls), take(&mut first.crossings));
+                let thread = &mut self.tasks[thread];
+                thread.moves.extend(moves);
+                thread.calls.extend(calls);
+                thread.crossings.extend(crossings);
+            }
+        }
+        self.tasks[thread].tid = tid;
     }
 
     fn read_switch(&mut self, switch: &Switch, scope: u16) {

@@ -37,6 +37,7 @@ fn exec(at_ns: u64, tid: u32, args: &[u8]) -> Record {
     let mut exec = Exec { header: header(at_ns, tid, Kind::Exec), ..Exec::zeroed() };
     exec.args[..args.len()].copy_from_slice(args);
     exec.args_bytes = args.len() as u32;
+    exec.old_tid = tid;
     Record::Exec(Box::new(exec))
 }
 
@@ -233,6 +234,34 @@ fn a_thread_number_that_is_used_again_is_another_task() {
     let shares = account(&records, 130, 200);
     assert_eq!(time(&shares, Category::User, "runtime", ""), 20);
     assert_eq!(time(&shares, Category::User, "launcher", ""), 35);
+}
+
+#[test]
+fn a_thread_that_executes_takes_the_place_of_the_first() {
+    let mut records = launch();
+    let thread = 31;
+    records.push(Record::TaskNew(TaskNew {
+        header: header(140, PROCESS, Kind::TaskNew),
+        child_tid: thread,
+        clone_flags: 0x10000,
+        tgid: PROCESS,
+    }));
+    records.push(switch(141, STRANGER, 0, thread));
+    // The first thread dies; the other one, now under its number, loses the CPU and gets it back before the exec is told.
+    records.push(switch(150, PROCESS, DEAD, STRANGER));
+    records.push(switch(155, PROCESS, 0, STRANGER));
+    records.push(switch(160, STRANGER, 0, PROCESS));
+    let Record::Exec(mut exec) = exec(165, PROCESS, b"runsc-sandbox boot\0") else { unreachable!() };
+    exec.old_tid = thread;
+    records.push(Record::Exec(exec));
+    records.push(switch(180, PROCESS, INTERRUPTIBLE, STRANGER));
+    records.push(wake(190, PROCESS, WakeCause::Hrtimer, 0xabc, b"swapper"));
+    let shares = account(&records, 130, 200);
+    assert_eq!(time(&shares, Category::User, "sentry", ""), 15);
+    assert_eq!(time(&shares, Category::Runnable, "runtime", ""), 5);
+    assert_eq!(time(&shares, Category::User, "runtime", ""), 25 + 5);
+    assert_eq!(time(&shares, Category::WaitTimer, "sentry", ""), 10);
+    assert!(shares.iter().all(|share| share.role.as_deref() != Some("unknown")), "{shares:?}");
 }
 
 #[test]

@@ -183,6 +183,7 @@ impl Probes {
         if !self.links.is_empty() {
             return Ok(());
         }
+        super::wakeup::forget_interrupts(&mut self.ebpf)?;
         let (ebpf, hooks) = (&mut self.ebpf, &self.hooks);
         self.links = tracefs::with_tracefs(|_| {
             hooks.iter().map(|(_, hook)| attach(ebpf, hook)).collect::<anyhow::Result<_>>()
@@ -192,7 +193,8 @@ impl Probes {
 
     /// Takes the probes away: the kernel runs as if they did not exist.
     pub fn detach(&mut self) {
-        self.links.clear();
+        // The last attached first: see the probe `wakeup` for why the order matters.
+        while self.links.pop().is_some() {}
     }
 
     /// Says what a thread is from now on.

@@ -7,25 +7,20 @@
 use super::{
     console::Console,
     processes::{MARKER, awaited},
+    spawn::{Image, Process},
 };
 use anyhow::{Context as _, Result, bail};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
-    process::{
-        Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal, set_child_subreaper,
-        set_parent_process_death_signal, setsid,
-    },
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    process::{Signal, getpid, pidfd_send_signal, set_child_subreaper},
+    thread::LinkNameSpaceType,
 };
 use std::{
-    ffi::OsStr,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::process::CommandExt as _,
-    },
+    ffi::{OsStr, c_int},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::ExitStatus,
     sync::Once,
     time::{Duration, Instant},
 };
@@ -47,51 +42,52 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
-    command: Command,
-    namespaces: Vec<(OwnedFd, LinkNameSpaceType)>,
+    image: Image,
 }
 
 impl Program {
-    /// The program at this path, marked as part of the instance with this directory, and what it will print.
+    /// The program at this absolute path, marked as part of the instance with this directory, and what it will print.
     ///
     /// # Errors
-    /// When the agent is out of file descriptors or threads.
+    /// When the agent is out of file descriptors or threads, or the path holds a NUL.
     pub fn new(path: &Path, instance: &Path) -> Result<(Self, Console)> {
         let (console, output) = Console::new()?;
-        let mut command = Command::new(path);
-        command
-            .env_clear()
-            .env("PATH", SEARCH_PATH)
-            .env(MARKER, instance)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().context("could not duplicate a pipe")?)
-            .stderr(output)
-            .current_dir("/");
-        Ok((Self { path: path.to_owned(), command, namespaces: Vec::new() }, console))
+        let mut image = Image::new(path, output)?;
+        image.variable("PATH", OsStr::new(SEARCH_PATH))?;
+        image.variable(MARKER, instance.as_os_str())?;
+        Ok((Self { path: path.to_owned(), image }, console))
     }
 
     /// Adds an argument.
-    pub fn argument(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
-        self.command.arg(argument);
-        self
+    ///
+    /// # Errors
+    /// When it holds a NUL.
+    pub fn argument(&mut self, argument: impl AsRef<OsStr>) -> Result<&mut Self> {
+        self.image.argument(argument.as_ref())?;
+        Ok(self)
     }
 
     /// Adds arguments.
-    pub fn arguments(&mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
-        self.command.args(arguments);
-        self
+    ///
+    /// # Errors
+    /// When one holds a NUL.
+    pub fn arguments(&mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<&mut Self> {
+        for argument in arguments {
+            self.argument(argument)?;
+        }
+        Ok(self)
     }
 
     /// Makes the child enter this namespace before it executes the program.
     pub fn enter(&mut self, namespace: OwnedFd, kind: LinkNameSpaceType) -> &mut Self {
-        self.namespaces.push((namespace, kind));
+        self.image.enter(namespace, kind as c_int);
         self
     }
 
     /// Starts it.
     ///
     /// # Errors
-    /// When the kernel refuses to fork or to execute the program; names it.
+    /// When the kernel refuses to make the process or to execute the program; names it.
     pub fn spawn(self) -> Result<Child> {
         static SUBREAPER: Once = Once::new();
         // So that descendants whose parents die stay below the agent, where stopping finds and reaps them. It can't fail on
@@ -99,31 +95,13 @@ impl Program {
         SUBREAPER.call_once(|| {
             let _ = set_child_subreaper(Some(getpid()));
         });
-
-        let Self { path, mut command, namespaces } = self;
-        let agent = getpid();
-        let prepare = move || {
-            setsid()?;
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // If the agent died before the line above, nobody is left to send the signal.
-            if getppid() != Some(agent) {
-                return Err(Errno::SRCH.into());
-            }
-            for (namespace, kind) in &namespaces {
-                move_into_link_name_space(namespace.as_fd(), Some(*kind))?;
-            }
-            Ok(())
-        };
-        // SAFETY: needed for steps between fork and exec that `Command` has no method for. The closure makes system calls and
-        // neither allocates nor takes a lock, which is all that may be done there.
-        unsafe { command.pre_exec(prepare) };
         let process = {
             let mut awaited = awaited();
-            let process = command.spawn().with_context(|| format!("could not execute {}", path.display()))?;
-            awaited.insert(process.id().cast_signed());
+            let process = self.image.spawn()?;
+            awaited.insert(process.pid().as_raw_pid());
             process
         };
-        Ok(Child { path, process, status: None })
+        Ok(Child { path: self.path, process })
     }
 }
 
@@ -131,20 +109,17 @@ impl Program {
 #[derive(Debug)]
 pub struct Child {
     path: PathBuf,
-    process: std::process::Child,
-    status: Option<ExitStatus>,
+    process: Process,
 }
 
 impl Child {
     /// How it ended, if it did. Does not block.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        if self.status.is_none()
-            && let Ok(Some(status)) = self.process.try_wait()
-        {
-            awaited().remove(&self.process.id().cast_signed());
-            self.status = Some(status);
+        let status = self.process.status().ok().flatten();
+        if status.is_some() {
+            awaited().remove(&self.process.pid().as_raw_pid());
         }
-        self.status
+        status
     }
 
     /// Says that it ended and what it printed last, if it ended.
@@ -156,21 +131,18 @@ impl Child {
     /// Waits until it ends, but not longer than `limit`.
     fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
-        let Some(process) = self.descriptor()? else {
-            return Ok(self.status);
-        };
-        while self.exit_status().is_none() {
+        loop {
+            let status = self.exit_status();
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
+            if status.is_some() || left.is_zero() {
+                return Ok(status);
             }
             let timeout = left.try_into().context("the time limit is too long")?;
-            match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
+            match poll(&mut [PollFd::new(self.process.descriptor(), PollFlags::IN)], Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => (),
                 Err(error) => return Err(error).context("could not wait for a child"),
             }
         }
-        Ok(self.status)
     }
 
     /// Kills it, if it still runs, and takes its status. Harmless to call again.
@@ -178,28 +150,20 @@ impl Child {
     /// # Errors
     /// When it does not go within five seconds.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(process) = self.descriptor()? {
-            // It may have ended meanwhile, which is as good.
-            let _ = pidfd_send_signal(&process, Signal::KILL);
-            if self.wait(KILL_LIMIT)?.is_none() {
-                let pid = self.process.id();
-                bail!(
-                    "{} (process {pid}) still runs {} s after SIGKILL: see /proc/{pid}/stack for what it waits for",
-                    self.path.display(),
-                    KILL_LIMIT.as_secs()
-                );
-            }
+        if self.exit_status().is_some() {
+            return Ok(());
+        }
+        // It may have ended meanwhile, which is as good.
+        let _ = pidfd_send_signal(self.process.descriptor(), Signal::KILL);
+        if self.wait(KILL_LIMIT)?.is_none() {
+            let pid = self.process.pid();
+            bail!(
+                "{} (process {pid}) still runs {} s after SIGKILL: see /proc/{pid}/stack for what it waits for",
+                self.path.display(),
+                KILL_LIMIT.as_secs()
+            );
         }
         Ok(())
-    }
-
-    /// The process, if its status was not taken yet: until then its number can't be another's.
-    fn descriptor(&mut self) -> Result<Option<OwnedFd>> {
-        if self.exit_status().is_some() {
-            return Ok(None);
-        }
-        let pid = Pid::from_raw(self.process.id().cast_signed()).context("a child has the process number 0")?;
-        pidfd_open(pid, PidfdFlags::empty()).map(Some).context("could not open a child's pidfd")
     }
 }
 
@@ -217,7 +181,7 @@ impl Drop for Child {
 /// When it can't be started, fails, or takes longer than `limit` (then it is killed); says what it printed.
 pub fn run(path: &Path, instance: &Path, arguments: &[&OsStr], limit: Duration) -> Result<String> {
     let (mut program, console) = Program::new(path, instance)?;
-    program.arguments(arguments);
+    program.arguments(arguments)?;
     let mut child = program.spawn()?;
     let shown = || {
         let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();

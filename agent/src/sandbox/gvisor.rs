@@ -106,16 +106,16 @@ impl Sandbox for Gvisor {
                 conditions.insert("root-check".into(), root_check::CONDITION.into());
             }
             program
-                .argument("--root")
-                .argument(root)
-                .argument(format!("--platform={}", self.platform.name()))
-                .argument(format!("--network={stack}"))
+                .argument("--root")?
+                .argument(root)?
+                .argument(format!("--platform={}", self.platform.name()))?
+                .argument(format!("--network={stack}"))?
                 // The root is read-only and the rest a tmpfs of the sentry: there is nothing to overlay.
-                .argument("--overlay2=none")
-                .argument("run")
-                .argument("--bundle")
-                .argument(&bundle.path)
-                .argument(id);
+                .argument("--overlay2=none")?
+                .argument("run")?
+                .argument("--bundle")?
+                .argument(&bundle.path)?
+                .argument(id)?;
             Ok(Plan {
                 program: (program, console),
                 files: [vec![runtime.path], specification.files()].concat(),

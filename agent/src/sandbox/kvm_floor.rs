@@ -109,9 +109,9 @@ impl Sandbox for KvmFloor {
         HostInstance::prepare(&specification.directory, |_| {
             let (mut program, console) = Program::new(&executable, &specification.directory)?;
             for (name, count) in self.counts.named() {
-                program.argument(format!("--{name}")).argument(count.to_string());
+                program.argument(format!("--{name}"))?.argument(count.to_string())?;
             }
-            program.argument("--stay");
+            program.argument("--stay")?;
             Ok(Plan {
                 program: (program, console),
                 files: vec![executable],

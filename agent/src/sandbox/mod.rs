@@ -21,6 +21,7 @@ mod processes;
 pub mod run_dir;
 pub mod runc;
 mod runtime;
+mod spawn;
 mod undo;
 
 pub use crate::host::support::Support;

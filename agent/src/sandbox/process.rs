@@ -56,7 +56,7 @@ impl Sandbox for Process {
             let scratch_kind = make_scratch(&scratch)?;
             let (mut program, console) = Program::new(&workload.executable, &specification.directory)?;
             let static_file = workload.static_file.as_deref();
-            program.arguments(specification.arguments(&network, static_file, &scratch.join("unzipped")));
+            program.arguments(specification.arguments(&network, static_file, &scratch.join("unzipped")))?;
             if let Some(private) = network.private() {
                 let namespace =
                     private.namespace.try_clone().context("could not duplicate a namespace's descriptor")?;

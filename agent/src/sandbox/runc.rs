@@ -58,8 +58,13 @@ impl Sandbox for Runc {
                 id: id.clone(),
             })?;
             let (mut program, console) = Program::new(&runtime.path, &specification.directory)?;
-            program.argument("--root").argument(root).argument("run").argument("--bundle").argument(&bundle.path);
-            program.argument(id);
+            program
+                .argument("--root")?
+                .argument(root)?
+                .argument("run")?
+                .argument("--bundle")?
+                .argument(&bundle.path)?;
+            program.argument(id)?;
             Ok(Plan {
                 program: (program, console),
                 files: [vec![runtime.path], specification.files()].concat(),
