@@ -6,4 +6,8 @@
 #![no_std]
 
 pub mod event;
+pub mod histogram;
+#[cfg(feature = "programs")]
+pub mod kernel;
 pub mod map;
+pub mod sums;

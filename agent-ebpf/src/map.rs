@@ -1,22 +1,37 @@
 //! Values of the BPF maps, and the rules for reading them.
 
-use crate::event::Kind;
+use crate::{event::Kind, histogram::Histogram};
 use bytemuck::{Pod, Zeroable};
 
 /// Thread numbers that one element of the map `SCOPE_OF` covers.
 pub const SCOPE_CHUNK: usize = 1 << 15;
 
-/// One element of `SCOPE_OF`: the [`Membership`] of each thread number in its range.
+/// One element of `SCOPE_OF`: the [`Entry`] of each thread number in its range.
 ///
 /// An array, not a hash: the first question of every probe is "is this thread in a scope?", and for the whole host outside
 /// the scopes it is the only one. The verifier inlines the look-up to a handful of instructions. User space maps the array
 /// and stores single elements, so that it can't overwrite what a program stores next to them.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-pub struct ScopeChunk(pub [u16; SCOPE_CHUNK]);
+pub struct ScopeChunk(pub [Entry; SCOPE_CHUNK]);
+
+/// What is known of a thread number.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Entry {
+    /// What the thread is to sandscope.
+    pub membership: Membership,
+    /// Its element of the arrays that have one per thread in scope; 0 is none. User space only clears it.
+    pub slot: u16,
+}
+
+impl Entry {
+    /// Of no interest.
+    pub const NONE: Self = Self { membership: Membership::NONE, slot: 0 };
+}
 
 /// What a thread is to sandscope: nothing, a part of a scope, or a bystander whose work for a scope is of interest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Membership(pub u16);
 
@@ -42,6 +57,11 @@ impl Membership {
     /// The scope's number; 0 is none.
     pub const fn scope(self) -> u16 {
         self.0 & Self::SCOPE
+    }
+
+    /// Whether the thread only works for the scope.
+    pub const fn is_bystander(self) -> bool {
+        self.0 & Self::BYSTANDER != 0
     }
 
     /// Whether the thread is recorded at all.
@@ -75,8 +95,62 @@ pub struct Task {
     pub syscall_arg: u64,
     /// Its number, or [`crate::event::NO_SYSCALL`].
     pub syscall: i32,
+    /// What it does with the file: a [`FileUse`].
+    pub file_use: u32,
+    /// The file that it reads or writes, if `file_use` says so.
+    pub inode: u64,
+    /// Device of the file.
+    pub device: u32,
     /// Always 0.
     pub padding: u32,
+}
+
+/// What a system call does with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FileUse {
+    /// Nothing, or not a regular file.
+    None = 0,
+    /// It reads.
+    Read = 1,
+    /// It writes.
+    Write = 2,
+}
+
+/// Key of a file that a sandbox uses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable, PartialEq, Eq)]
+pub struct FileKey {
+    /// Its inode; 0 stands for all that found no room.
+    pub inode: u64,
+    /// Device of its file system as the kernel encodes it.
+    pub device: u32,
+    /// Scope of the sandbox.
+    pub scope: u16,
+    /// Always 0.
+    pub padding: u16,
+}
+
+/// What one CPU saw of a file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable, PartialEq, Eq)]
+pub struct FileCounts {
+    /// System calls that read some of it.
+    pub reads: u64,
+    /// Bytes that they got.
+    pub read_bytes: u64,
+    /// System calls that wrote to it.
+    pub writes: u64,
+    /// Bytes that they wrote.
+    pub written_bytes: u64,
+    /// Pages that came into the page cache while it was read, read-ahead included.
+    pub missed_by_reads: u64,
+    /// Pages that came into the page cache while it was written.
+    pub made_by_writes: u64,
+    /// Pages that came into the page cache otherwise: a page fault of a mapping, or an advice.
+    pub missed_by_faults: u64,
+    /// Page faults of mappings of the file that the page cache had to answer.
+    pub faults: u64,
 }
 
 /// What a CPU is doing on behalf of an interrupt, so that a wake-up can be charged to its cause. Zero means "not in one".
@@ -91,21 +165,55 @@ pub struct InterruptContext {
     pub irq: u32,
     /// Softirq vector being run, plus one.
     pub softirq: u32,
+    /// When each of the four began, in the order of [`crate::event::WakeCause`], from `Hrtimer` on; kept where the loader asks for it.
+    pub since_ns: [u64; 4],
 }
 
 /// A device of a sandbox as one CPU saw it, keyed by the interface index of the host's end. The arrays are indexed by
 /// [`crate::event::Direction`].
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct NetDevice {
     /// Frames per direction, as the kernel passes them (before segmentation).
     pub frames: [u64; 2],
     /// Bytes per direction, with link-layer headers.
     pub bytes: [u64; 2],
+    /// Those frames per direction whose TCP data had passed before.
+    pub retransmits: [u64; 2],
+    /// Sum of what is in `answers`.
+    pub answers_ns: u64,
+    /// Lengths of the frames per direction.
+    pub sizes: [Histogram; 2],
+    /// Time from the first frame with data into the sandbox to the next one with data out of it, in the same TCP connection.
+    pub answers: Histogram,
     /// Scope of the sandbox.
     pub scope: u16,
     /// Always 0.
     pub padding: [u16; 3],
+}
+
+/// A TCP connection of a sandbox over IPv4: a sandbox has one address, and the host one on its device.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FlowKey {
+    /// Interface index of the host's end.
+    pub ifindex: u32,
+    /// Port of the host, in network byte order.
+    pub host_port: u16,
+    /// Port of the sandbox, in network byte order.
+    pub sandbox_port: u16,
+}
+
+/// How far a TCP connection has come. The arrays are indexed by [`crate::event::Direction`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Flow {
+    /// When data came in that was not answered yet; 0: there is none.
+    pub asked_ns: u64,
+    /// Sequence number that follows what has passed.
+    pub next: [u32; 2],
+    /// 1 once `next` means something.
+    pub known: [u32; 2],
 }
 
 /// Key of a block request: where it starts on which device.
@@ -138,7 +246,7 @@ pub struct BlockPending {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, InterruptContext, NetDevice};
+    use super::{Counters, FileCounts, FileKey, InterruptContext, NetDevice};
 
     // SAFETY: `repr(C)`, made of `u64` and `u16` without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
     unsafe impl aya::Pod for Counters {}
@@ -146,6 +254,10 @@ mod user {
     unsafe impl aya::Pod for InterruptContext {}
     // SAFETY: as above.
     unsafe impl aya::Pod for NetDevice {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FileKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FileCounts {}
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use crate::{
     host::{btf::KernelTypes, support::Support, tracefs::with_tracefs},
+    measure::memory::{ksm, pages::pagemap},
     probe::{Options, Probes},
     sandbox::{self, kvm_floor::KvmFloor},
     workload::{self, Workload},
@@ -73,6 +74,9 @@ pub fn examine() -> Examination {
         let purpose = "telling guest time from exit handling";
         feature("kvm-exits", purpose, kvm_exits(probes).unwrap_or_else(|error| not_tried(&error)));
     }
+    feature("page frames", "telling equal pages from shared ones", page_frames());
+    feature("hugetlbfs", "guests whose memory is in reserved huge pages", huge_pages());
+    feature("ksm", "having the kernel merge equal pages, and what that costs", merging());
     for name in workload::NAMES {
         feature(&format!("workload {name}"), "what runs inside the sandboxes", workload(name));
     }
@@ -125,6 +129,27 @@ fn kernel() -> Support {
         ok(format!("Linux {release}"))
     } else {
         unsupported(format!("Linux {release}"), "use Linux 5.15 or newer")
+    }
+}
+
+fn huge_pages() -> Support {
+    const FOLDER: &str = "/sys/kernel/mm/hugepages";
+    let sizes = fs::read_dir(FOLDER).into_iter().flatten().flatten().filter_map(|entry| {
+        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
+        Some((entry.file_name().to_string_lossy().trim_start_matches("hugepages-").to_owned(), count))
+    });
+    let (reserved, none): (Vec<_>, Vec<_>) = sizes.partition(|(_, count)| *count > 0);
+    let list = |sizes: &[(String, u64)]| {
+        let sizes = sizes.iter().map(|(size, count)| format!("{count} of {size}"));
+        sizes.collect::<Vec<_>>().join(", ")
+    };
+    match (reserved.is_empty(), none.first()) {
+        (false, _) => ok(format!("reserved: {}", list(&reserved))),
+        (true, Some((size, _))) => Support::Degraded {
+            evidence: format!("the kernel can, but none are reserved: {}", list(&none)),
+            remedy: format!("reserve some: echo 64 > {FOLDER}/hugepages-{size}/nr_hugepages"),
+        },
+        (true, None) => unsupported(format!("no {FOLDER}"), "use a kernel with CONFIG_HUGETLBFS"),
     }
 }
 
@@ -231,9 +256,27 @@ fn kvm_exits(mut probes: Probes) -> Result<Support> {
     })
 }
 
+fn page_frames() -> Support {
+    match pagemap::zero_frame() {
+        Some(frame) => ok(format!("/proc/self/pagemap tells frames: the page of zeros is in {frame:#x}")),
+        None => unsupported("the kernel hides the frames of pages", "run as root (CAP_SYS_ADMIN)"),
+    }
+}
+
+fn merging() -> Support {
+    match ksm::Counters::read().and_then(|counters| Ok((counters, ksm::MergeAny::begin()?))) {
+        Ok((counters, _only_tried)) => ok(format!(
+            "{} is there, and programs can be merged unasked; {} frames are",
+            ksm::FOLDER,
+            counters.pages_shared
+        )),
+        Err(error) => unsupported(format!("{error:#}"), "use a kernel with CONFIG_KSM, 6.4 or newer, as root"),
+    }
+}
+
 fn workload(name: &str) -> Support {
     match Workload::find(name) {
-        Ok(workload) => ok(workload.executable.display().to_string()),
+        Ok(workload) => ok(workload.content.path().display().to_string()),
         Err(error) => unsupported(format!("{error:#}"), "build it: `cargo xtask workloads`"),
     }
 }

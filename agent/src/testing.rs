@@ -8,6 +8,8 @@ const SKIP_LOG: &str = "SANDSCOPE_SKIP_LOG";
 
 /// Reports that a test did not run because the host lacks a feature.
 pub fn skip(test: &str, feature: &str, reason: impl Display) {
+    // One line each: what a kernel says of a BPF program has many.
+    let reason = reason.to_string().trim().replace('\n', " | ");
     let line = format!("SKIP {test} [{feature}]: {reason}");
     eprintln!("{line}");
     let Some(path) = std::env::var_os(SKIP_LOG) else { return };

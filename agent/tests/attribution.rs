@@ -1,10 +1,12 @@
 //! The account of wall time, on real recordings whose answer is known.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
+
 mod common;
 
-use common::{probes, python, spawn_in_scope};
+use common::{probes, spawn_in_scope, subject};
 use sandscope::{
-    correlate::{Bystander, Category, Histories, Names, Phase, Share, attribute},
+    correlate::{Bystander, Category, Duty, Histories, Names, Phase, Share, attribute},
     host::clock::monotonic_ns,
     probe::{ExitReasons, Options, Recording},
     sandbox::RoleRule,
@@ -13,33 +15,35 @@ use std::process::Command;
 
 const SCOPE: u16 = 9;
 const RULES: &[RoleRule] = &[
-    RoleRule { role: "program", contains: "python", forked: None },
+    RoleRule { role: "program", contains: "sandscope-test-subject", forked: None },
     RoleRule { role: "program", contains: "/sh", forked: None },
     RoleRule { role: "child", contains: "/bin/true", forked: None },
 ];
 
-/// Runs a command in scope and accounts for the time from just before the fork to its end.
+/// Runs a command in scope and accounts for the time from the first thing that its launcher does in scope to its end.
 fn account(test: &str, command: &mut Command) -> Option<(u64, Vec<Share>, Recording)> {
     let mut probes = probes(test, Options::default())?;
     probes.attach().unwrap();
     let launcher = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-    let start_ns = monotonic_ns();
     let mut child = spawn_in_scope(&probes, SCOPE, command);
     let spawned_ns = monotonic_ns();
     let status = child.wait().unwrap();
     assert!(status.success());
     probes.detach();
     let recording = probes.take().unwrap();
-    // The last thing that happened in the scope: when the test itself got a CPU again is not the command's time.
-    let end_ns = recording.records.last().unwrap().header().at_ns;
+    // The first and the last thing that happened in the scope: how long this thread waited for a CPU before it was in scope,
+    // and before it took notice of the end, is not the command's time.
+    let [start_ns, end_ns] =
+        [recording.records.first(), recording.records.last()].map(|record| record.unwrap().header().at_ns);
     assert_eq!(recording.lost(), 0);
     let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
     names.learn(&recording.records);
-    let bystanders = [Bystander { tid: launcher, role: "launcher".to_owned(), until_ns: Some(spawned_ns) }];
+    let bystanders =
+        [Bystander { tid: launcher, role: "launcher".to_owned(), duty: Duty::Acts, until_ns: Some(spawned_ns) }];
     let histories = Histories::of(&recording.records, SCOPE, &bystanders, RULES, &names);
     let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
     let phases = [Phase { name: "all", start_ns, end_ns }];
-    let shares = attribute(&histories, &spans, &recording.records, &phases, &names);
+    let shares = attribute(&histories, &spans, &recording.records, &phases, &names).shares;
     for share in &shares {
         let (category, role, detail) = (share.category.name(), &share.role, &share.detail);
         println!("{:>12} ns  {category:12} {role:?} {detail:?}", share.time_ns);
@@ -61,8 +65,7 @@ fn assert_complete(wall_ns: u64, shares: &[Share]) {
 fn sleeps_are_waits_for_a_timer() {
     const SLEEPS: u64 = 20;
     const SLEEP_MS: u64 = 10;
-    let code = format!("import time\nfor _ in range({SLEEPS}): time.sleep({SLEEP_MS}e-3)");
-    let mut command = python(&code);
+    let mut command = subject(&format!("sleep {SLEEPS} {SLEEP_MS}"));
     let Some((wall_ns, shares, _)) = account("sleeps_are_waits_for_a_timer", &mut command) else {
         return;
     };
@@ -77,8 +80,7 @@ fn sleeps_are_waits_for_a_timer() {
 
 #[test]
 fn a_busy_loop_is_user_time_of_its_role() {
-    let code = "import time\nend = time.monotonic() + 0.3\nwhile time.monotonic() < end: pass";
-    let mut command = python(code);
+    let mut command = subject("spin 300");
     let Some((wall_ns, shares, _)) = account("a_busy_loop_is_user_time_of_its_role", &mut command) else {
         return;
     };

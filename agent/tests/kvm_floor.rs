@@ -419,7 +419,7 @@ fn hardware_exits_are_those_of_the_guest() {
         (name == "kvm_exit").then(|| reason.expect("kvm_exit has a reason").to_owned())
     });
     if counts.is_empty() {
-        return skip(TEST, "kvm_exit", "this host's KVM makes no kvm_exit events");
+        return skip(TEST, "kvm-exits", "this host's KVM makes no kvm_exit events");
     }
     // The names of AMD's and Intel's reasons.
     let count = |reasons: &[&str]| reasons.iter().filter_map(|reason| counts.get(*reason)).sum::<u64>();

@@ -9,18 +9,22 @@
     reason = "a test fails by panicking and reports on its standard output, helpers included"
 )]
 
+mod common;
+
+use common::bench::{
+    Bench, PATIENCE, await_callback, await_failure, await_ready, get, kind, leftovers, specification,
+    workload_executable, zombies,
+};
+use common::program::{printing, write_executable};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sandscope::{
-    sandbox::{
-        Instance, Readiness, Sandbox, Specification, Support, kvm_floor::KvmFloor, launcher::Launcher, network::Mode,
-        run_dir, run_dir::RunDirectory,
-    },
-    workload::Workload,
+    sandbox::{Readiness, Sandbox, launcher::Launcher, network::Mode, run_dir, run_dir::RunDirectory},
+    testing::skip,
 };
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::{
         fd::AsFd as _,
         unix::{
@@ -33,234 +37,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for anything: a sandbox under the slowest emulation.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 // ---- what a test needs ----------------------------------------------------------------------------------------------
-
-/// Says that a test can't run here, and why.
-fn skip(test: &str, feature: &str, reason: &str) {
-    let line = format!("SKIP {test} [{feature}]: {reason}");
-    println!("{line}");
-    if let Some(path) = std::env::var_os("SANDSCOPE_SKIP_LOG") {
-        let mut log = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
-}
-
-/// The workload that `cargo xtask workloads` builds.
-fn workload_executable() -> Result<PathBuf, String> {
-    let path = std::env::var_os("SANDSCOPE_WORKLOAD_RUST")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/workloads/rust/app"), PathBuf::from);
-    if path.is_file() { Ok(path) } else { Err(format!("no {}: `cargo xtask workloads` builds it", path.display())) }
-}
-
-/// The kind of this name, if this host can run it.
-fn kind(name: &str) -> Result<Box<dyn Sandbox>, String> {
-    let kind: Box<dyn Sandbox> = match name {
-        "kvm-floor" => Box::new(KvmFloor {
-            executable: Some(env!("CARGO_BIN_EXE_sandscope-kvm-floor").into()),
-            ..KvmFloor::default()
-        }),
-        _ => sandscope::sandbox::find(name).unwrap(),
-    };
-    match kind.support() {
-        Support::Ok { .. } => Ok(kind),
-        Support::Degraded { evidence, remedy } | Support::Unsupported { evidence, remedy } => {
-            Err(format!("{evidence}: {remedy}"))
-        }
-    }
-}
-
-/// A run of the test's own, and the end of the callback that the agent holds.
-struct Bench {
-    _home: tempfile::TempDir,
-    base: PathBuf,
-    run: RunDirectory,
-    callback: TcpListener,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let base = home.path().canonicalize().unwrap().join("run");
-        let run = RunDirectory::create(&base, "r1").unwrap();
-        let callback = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        Self { _home: home, base, run, callback }
-    }
-
-    fn specification(&self, label: &str, executable: &Path) -> Specification {
-        specification(&self.run, label, executable, self.callback.local_addr().unwrap().port())
-    }
-
-    fn leftovers(&self, label: &str) -> Vec<String> {
-        leftovers(&self.base, label)
-    }
-}
-
-fn specification(run: &RunDirectory, label: &str, executable: &Path, callback_port: u16) -> Specification {
-    Specification {
-        label: label.into(),
-        directory: run.instance(label).unwrap(),
-        workload: Workload { name: "test".into(), executable: executable.into(), static_file: None, port: 8080 },
-        network: Mode::Private,
-        callback_port,
-    }
-}
-
-/// Everything on the host that names this instance or lies in its directory.
-fn leftovers(base: &Path, label: &str) -> Vec<String> {
-    let directory = base.join("r1").join(label);
-    let below = format!("{}/", directory.display());
-    let mut found = Vec::new();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(mounts.lines().filter(|line| line.contains(&below)).map(|line| format!("mount {line}")));
-    let cgroups = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
-    let cgroups = cgroups.map(|mount| Path::new(mount).join(format!("sandscope-{label}")));
-    found.extend(cgroups.filter(|path| path.exists()).map(|path| format!("cgroup {}", path.display())));
-    let interface = Path::new("/sys/class/net").join(format!("ss{label}"));
-    if interface.exists() {
-        found.push(format!("interface {}", interface.display()));
-    }
-    let (callback, mark) = (format!("/{label}\0"), format!("SANDSCOPE_INSTANCE={}\0", directory.display()));
-    for process in fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()) {
-        let read = |file| fs::read(process.join(file)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let (arguments, environment) = (read("cmdline").unwrap_or_default(), read("environ").unwrap_or_default());
-        if arguments.contains(&callback) || arguments.contains(&below) || environment.contains(&mark) {
-            found.push(format!("process {} {}", process.display(), arguments.replace('\0', " ")));
-        }
-    }
-    found.extend(directory.exists().then(|| "directory".into()));
-    found
-}
-
-/// Zombies among the children of this process that it did not start itself, which are in sessions of their own.
-fn zombies() -> Vec<String> {
-    let all = procfs::process::all_processes().unwrap().filter_map(|process| process.ok()?.stat().ok());
-    let own = procfs::process::Process::myself().unwrap().stat().unwrap();
-    let zombies = all.filter(|stat| stat.ppid == own.pid && stat.state == 'Z' && stat.session != own.session);
-    zombies.map(|stat| format!("{} {}", stat.pid, stat.comm)).collect()
-}
-
-/// Waits for the ready callback and answers it; returns the path that was requested.
-fn await_callback(listener: &TcpListener, instance: &mut dyn Instance) -> String {
-    listener.set_nonblocking(true).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match listener.accept() {
-            Ok((mut stream, _)) => {
-                stream.set_nonblocking(false).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                let mut line = String::new();
-                BufReader::new(&stream).read_line(&mut line).unwrap();
-                stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
-                return line.split(' ').nth(1).unwrap_or_default().to_owned();
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                assert_eq!(instance.failure(), None);
-                assert!(Instant::now() < deadline, "no callback; console: {:?}", instance.console().last_lines(9));
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// Asks the workload; returns the status line.
-fn get(instance: &dyn Instance) -> String {
-    let Readiness::Callback { address } = instance.readiness() else { panic!("it has no address") };
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("GET /hello HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line
-}
-
-/// Waits until the instance is ready, and checks that it answers.
-fn await_ready(listener: &TcpListener, label: &str, instance: &mut dyn Instance) {
-    match instance.readiness() {
-        Readiness::Callback { .. } => {
-            assert_eq!(await_callback(listener, instance), format!("/{label}"));
-            let status = get(instance);
-            assert!(status.starts_with("HTTP/1.1 200"), "{status}");
-        }
-        Readiness::Console => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let first = instance.console().first_byte();
-            let first = runtime.block_on(async { tokio::time::timeout(PATIENCE, first).await.unwrap() });
-            assert!(first.is_some(), "{}", await_failure(instance));
-        }
-    }
-}
-
-fn await_failure(instance: &mut dyn Instance) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(failure) = instance.failure() {
-            return failure;
-        }
-        assert!(Instant::now() < deadline, "it goes on; console: {:?}", instance.console().last_lines(9));
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// A static ELF executable for this machine that writes `text` to its standard output, then again, or exits with status 3.
-fn program(text: &str, forever: bool) -> Vec<u8> {
-    const BASE: u64 = 0x40_0000;
-    const HEADERS: usize = 64 + 56;
-    let length = u32::try_from(text.len()).unwrap();
-    let (machine, code): (u16, Vec<u8>) = if cfg!(target_arch = "aarch64") {
-        let tail =
-            if forever { [0x17ff_fffb, 0xd503_201f, 0xd503_201f] } else { [0xd280_0ba8, 0xd280_0060, 0xd400_0001] };
-        // x8 = write, x0 = 1, x1 = the text right behind these 8 instructions, x2 = its length, svc
-        let write = [0xd280_0808, 0xd280_0020, 0x1000_00c1, 0xd280_0002 | length << 5, 0xd400_0001];
-        (183, write.iter().chain(&tail).flat_map(|word: &u32| word.to_le_bytes()).collect())
-    } else {
-        // mov eax, 1; mov edi, 1; lea rsi, [rip + 19]; mov edx, length; syscall
-        let mut code = vec![0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0, 0x48, 0x8d, 0x35, 19, 0, 0, 0, 0xba];
-        code.extend(length.to_le_bytes());
-        code.extend([0x0f, 0x05]);
-        if forever {
-            // jmp to the beginning; nops
-            code.extend([0xeb, 0xe6]);
-            code.extend([0x90; 10]);
-        } else {
-            // mov eax, 60; mov edi, 3; syscall
-            code.extend([0xb8, 60, 0, 0, 0, 0xbf, 3, 0, 0, 0, 0x0f, 0x05]);
-        }
-        (62, code)
-    };
-    let size = (HEADERS + code.len() + text.len()) as u64;
-    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    // Header: executable, machine, version, entry, program headers at 64, no sections, flags, sizes and counts.
-    file.extend(2_u16.to_le_bytes());
-    file.extend(machine.to_le_bytes());
-    file.extend(1_u32.to_le_bytes());
-    for value in [BASE + HEADERS as u64, 64, 0] {
-        file.extend(value.to_le_bytes());
-    }
-    file.extend(0_u32.to_le_bytes());
-    for value in [64_u16, 56, 1, 64, 0, 0] {
-        file.extend(value.to_le_bytes());
-    }
-    // One segment: load all, readable and executable.
-    file.extend(1_u32.to_le_bytes());
-    file.extend(5_u32.to_le_bytes());
-    for value in [0, BASE, BASE, size, size, 0x1000] {
-        file.extend(value.to_le_bytes());
-    }
-    assert_eq!(file.len(), HEADERS);
-    file.extend(code);
-    file.extend(text.as_bytes());
-    file
-}
-
-fn write_executable(path: &Path, content: &[u8]) {
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
 
 /// What the test needs, or a skip that says what is missing.
 macro_rules! need {
@@ -341,6 +118,24 @@ fn gvisor_ptrace_lives_and_leaves_nothing() {
 fn kvm_floor_lives_and_leaves_nothing() {
     let kind = need!("kvm_floor_lives_and_leaves_nothing", "kvm-floor", kind("kvm-floor"));
     live_and_leave_nothing("kvm-floor", "life5", &*kind, Path::new("/unused"));
+}
+
+#[test]
+fn qemu_floor_lives_and_leaves_nothing() {
+    let kind = need!("qemu_floor_lives_and_leaves_nothing", "qemu-floor", kind("qemu-floor"));
+    live_and_leave_nothing("qemu-floor", "life6", &*kind, Path::new("/unused"));
+}
+
+#[test]
+fn qemu_tcg_floor_lives_and_leaves_nothing() {
+    let kind = need!("qemu_tcg_floor_lives_and_leaves_nothing", "qemu-tcg-floor", kind("qemu-tcg-floor"));
+    live_and_leave_nothing("qemu-tcg-floor", "life7", &*kind, Path::new("/unused"));
+}
+
+#[test]
+fn firecracker_floor_lives_and_leaves_nothing() {
+    let kind = need!("firecracker_floor_lives_and_leaves_nothing", "firecracker-floor", kind("firecracker-floor"));
+    live_and_leave_nothing("firecracker-floor", "life8", &*kind, Path::new("/unused"));
 }
 
 #[test]
@@ -437,7 +232,7 @@ fn the_bundle_shares_the_inode_of_the_workload() {
     for (label, path, how) in [("inode1", &*near, "hard link"), ("inode2", &far, "bind mount")] {
         let specification = bench.specification(label, path);
         let mut instance = kind.prepare(&specification).unwrap();
-        assert_eq!(instance.conditions()["rootfs"], how);
+        assert_eq!(instance.conditions()["files"], how);
         assert_eq!(inode(&specification.directory.join("bundle/rootfs/app")), inode(path));
         instance.launch().unwrap();
         await_ready(&bench.callback, label, &mut *instance);
@@ -478,7 +273,10 @@ fn a_workload_that_can_not_be_one_is_refused_by_name() {
         refuse("not executable");
         write_executable(&path, b"#!/bin/sh\necho no\n");
         refuse("no 64-bit ELF");
-        write_executable(&path, &fs::read("/proc/self/exe").unwrap());
+        let mut dynamic = printing("", false);
+        // The type of its only segment: PT_INTERP in place of PT_LOAD.
+        dynamic[64] = 3;
+        write_executable(&path, &dynamic);
         refuse("linked dynamically");
         fs::remove_file(&path).unwrap();
     }
@@ -526,7 +324,7 @@ fn a_workload_that_ends_at_once_is_quoted() {
         };
         let bench = Bench::new();
         let path = bench.base.join("quitter");
-        write_executable(&path, &program("I give up\u{1b}[31m, sorry\n", false));
+        write_executable(&path, &printing("I give up\u{1b}[31m, sorry\n", false));
         let mut instance = kind.prepare(&bench.specification(label, &path)).unwrap();
         instance.launch().unwrap();
         let failure = await_failure(&mut *instance);
@@ -550,7 +348,7 @@ fn endless_output_is_drained_and_bounded() {
         };
         let bench = Bench::new();
         let path = bench.base.join("flooder");
-        write_executable(&path, &program(&"all work and no play ".repeat(2000), true));
+        write_executable(&path, &printing(&"all work and no play ".repeat(2000), true));
         let mut instance = kind.prepare(&bench.specification(label, &path)).unwrap();
         instance.launch().unwrap();
         let deadline = Instant::now() + PATIENCE;
@@ -657,9 +455,8 @@ async fn a_sandbox_dies_with_the_launcher_thread_and_not_before() {
     assert_eq!(bench.leftovers("launcher"), [""; 0]);
 }
 
-/// Not a test: what [`killed_agents_are_cleaned_up_after`] starts and kills.
+/// What [`killed_agents_are_cleaned_up_after`] starts and kills; nothing unless that says with which sandbox.
 #[test]
-#[ignore = "runs only as the victim of another test"]
 fn victim() {
     let Some(base) = std::env::var_os("SANDSCOPE_TEST_BASE").map(PathBuf::from) else {
         return;
@@ -681,7 +478,7 @@ fn victim() {
 /// Starts this program again as an agent with a sandbox of this kind.
 fn start_victim(base: &Path, name: &str, label: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "--nocapture", "victim"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(["--exact", "--nocapture", "victim"]).stdout(Stdio::piped()).stderr(Stdio::null());
     command.env("SANDSCOPE_TEST_BASE", base).env("SANDSCOPE_TEST_KIND", name).env("SANDSCOPE_TEST_LABEL", label);
     command
 }
@@ -748,6 +545,9 @@ fn killed_agents_are_cleaned_up_after() {
         ("gvisor", "kill3"),
         ("gvisor-ptrace", "kill4"),
         ("kvm-floor", "kill5"),
+        ("qemu-floor", "kill6"),
+        ("qemu-tcg-floor", "kill7"),
+        ("firecracker-floor", "kill8"),
     ] {
         match kind(name) {
             Ok(_) => kill_and_clean(name, label),

@@ -2,14 +2,22 @@
 
 use super::print;
 use anyhow::Result;
-use sandscope::sandbox::run_dir::{Cleaned, clean, default_base};
+use sandscope::sandbox::{
+    docker,
+    run_dir::{Cleaned, clean, default_base},
+};
 use std::process::ExitCode;
 
-/// Removes what dead runs have left; what a living run owns stays.
+/// Removes what dead runs have left, and what Docker keeps of sandscope; what a living run owns stays, and with one all that
+/// Docker has, which it may be about to use.
 pub(crate) fn execute() -> Result<ExitCode> {
     let cleaned = clean(&default_base())?;
     report(&cleaned);
-    if cleaned.removed.is_empty() && cleaned.failures.is_empty() {
+    let swept = if cleaned.living.is_empty() { docker::sweep()? } else { Vec::new() };
+    for what in &swept {
+        eprintln!("sandscope: removed {what} from Docker");
+    }
+    if cleaned.removed.is_empty() && cleaned.failures.is_empty() && swept.is_empty() {
         print("nothing to remove\n")?;
     }
     Ok(if cleaned.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -3,10 +3,19 @@
 //! Exit codes: 0 when everything asked for was done, 1 when something failed on the way, 2 when what was asked can't be done
 //! (and nothing was started), 130 when the run was interrupted.
 
+mod attach;
 mod clean;
+mod compare;
 mod doctor;
+mod explain;
+mod export;
+mod input;
+mod output;
 mod privilege;
+mod report;
 mod run;
+mod sandboxes;
+mod upload;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -22,6 +31,13 @@ use std::{
 Examples:
   sandscope doctor                                     what this host can do, and what to do about the rest
   sandscope run cold-start --sandbox available -n 10   profile a cold start in every sandbox that can run here
+  sandscope run experiments/quick.toml                 every experiment, in a few minutes
+  sandscope explain results                            what the results show, and what to do next
+  sandscope compare before after                       what became better or worse
+  sandscope report results@latest --out report.html    the same run as a page to look at
+  sandscope attach pid:1234 --for 30s                  what something costs that runs already, and what wakes it
+  sandscope sandboxes                                  what can be profiled, and what each needs
+  sandscope export perfetto results --out trace.pftrace   open a start in the viewer at ui.perfetto.dev
   sandscope schema                                     what the columns of the results mean")]
 struct Arguments {
     #[command(subcommand)]
@@ -30,12 +46,32 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run an experiment and write its results.
-    #[command(subcommand)]
-    Run(run::Experiment),
+    /// Run an experiment, or all that a file says, and write the results.
+    Run(Box<run::Arguments>),
+    /// Say what results show, in plain words: problems, explanations, the rows that show them, and what to do next.
+    Explain(explain::Arguments),
+    /// Compare two sets of results: what became better or worse, by how much, and how sure that is.
+    Compare(compare::Arguments),
+    /// Write one HTML page about results: figures, account, findings, manifest.
+    Report(report::Arguments),
+    /// Watch what runs already: what it costs, what wakes it, why its vCPUs leave the guest.
+    #[command(after_help = "\
+Examples:
+  sandscope attach pid:1234 --for 30s
+  sandscope attach container:web --live
+  sandscope attach firecracker:vm1 --guest-symbols vmlinux
+  sandscope attach all-vms --json > vms.json")]
+    Attach(attach::Arguments),
+    /// List the sandboxes, what each is, and whether it can run here.
+    Sandboxes(sandboxes::Arguments),
     /// Say what this host can do, with the evidence, and what to do about the rest.
     Doctor(doctor::Arguments),
-    /// Remove what runs that were killed have left on this host.
+    /// Write results in the formats of other viewers: Perfetto traces, flame graphs.
+    #[command(subcommand)]
+    Export(export::Format),
+    /// Copy results into a bucket: those that could not be uploaded when their run ended, and any others.
+    Upload(upload::Arguments),
+    /// Remove what runs that were killed have left on this host, and the images that were made for Docker.
     Clean,
     /// Print the documented schema of the results.
     Schema {
@@ -87,7 +123,14 @@ pub(crate) fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run(experiment) => run::execute(&experiment),
+        Command::Run(arguments) => run::execute(&arguments),
+        Command::Explain(arguments) => explain::execute(&arguments),
+        Command::Compare(arguments) => compare::execute(&arguments),
+        Command::Report(arguments) => report::execute(&arguments),
+        Command::Attach(arguments) => attach::execute(&arguments),
+        Command::Sandboxes(arguments) => sandboxes::execute(&arguments),
+        Command::Export(format) => export::execute(&format),
+        Command::Upload(arguments) => upload::execute(&arguments),
         Command::Doctor(arguments) => doctor::execute(&arguments),
         Command::Clean => clean::execute(),
         Command::Schema { json } => {

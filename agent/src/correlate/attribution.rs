@@ -2,7 +2,7 @@
 //!
 //! At any instant many tasks do many things. The category is that of the most telling one, in a fixed order: a guest that
 //! runs, the handling of its exits, code of the sandbox, the kernel on its behalf, a task that waits for a CPU, a wait for a
-//! block device, somebody outside who works for the sandbox. When nobody does anything, the instant belongs to what ended
+//! block device, somebody outside who works for the sandbox (a daemon also works while it waits for a disk). When nobody does anything, the instant belongs to what ended
 //! that silence: the timer, the packet or the process that woke the next task of the sandbox. So a wait is charged to what
 //! was waited for, not to whoever waited longest.
 
@@ -89,9 +89,29 @@ struct Charge {
 struct Segment {
     start_ns: u64,
     end_ns: u64,
-    /// Smaller wins: the category's rank, then, among waits, the one that ends first.
-    order: (Category, u64),
+    order: Order,
     charge: usize,
+}
+
+/// Where the time went, summed up and in order.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Sums by phase and charge; within a phase, largest first.
+    pub shares: Vec<Share>,
+    charges: Vec<Charge>,
+    /// Phase, charge, beginning and end of each stretch; without gaps.
+    stretches: Vec<(&'static str, usize, u64, u64)>,
+}
+
+impl Account {
+    /// The stretches of time that have one phase and one charge, in order and without gaps: each as the share that it is part
+    /// of, with its own time, and when it began.
+    pub fn stretches(&self) -> impl Iterator<Item = (u64, Share)> + '_ {
+        self.stretches.iter().map(|&(phase, charge, start_ns, end_ns)| {
+            let Charge { category, role, detail } = self.charges[charge].clone();
+            (start_ns, Share { phase, category, role, detail, time_ns: end_ns - start_ns })
+        })
+    }
 }
 
 /// Charges the whole time of `phases`, which must follow each other without gaps.
@@ -104,22 +124,14 @@ pub fn attribute(
     records: &[Record],
     phases: &[Phase],
     names: &Names,
-) -> Vec<Share> {
+) -> Account {
     let blocks = Blocks::of(records);
     let mut charges = Charges::default();
     let mut segments = Vec::new();
     for (history, spans) in histories.tasks.iter().zip(spans) {
         for span in spans {
             if let Some(charge) = charge(history, span, &blocks, names) {
-                let order = match charge.category {
-                    Category::WaitTimer | Category::WaitNetwork | Category::WaitProcess => {
-                        (Category::WaitTimer, span.end_ns)
-                    }
-                    Category::Outside if matches!(span.activity, Activity::Blocked { .. }) => {
-                        (Category::WaitTimer, span.end_ns)
-                    }
-                    category => (category, span.start_ns),
-                };
+                let order = order(history, span, charge.category);
                 let charge = charges.index(charge);
                 segments.push(Segment { start_ns: span.start_ns, end_ns: span.end_ns, order, charge });
             }
@@ -127,9 +139,15 @@ pub fn attribute(
     }
     let mut shares: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     let unattributed = charges.index(Charge { category: Category::Unattributed, role: None, detail: None });
-    sweep(&segments, phases, |phase, segment, time_ns| {
+    let mut stretches: Vec<(&'static str, usize, u64, u64)> = Vec::new();
+    sweep(&segments, phases, |phase, segment, start_ns, end_ns| {
         let charge = segment.map_or(unattributed, |segment| segments[segment].charge);
-        *shares.entry((phase, charge)).or_default() += time_ns;
+        *shares.entry((phase, charge)).or_default() += end_ns - start_ns;
+        let name = phases[phase].name;
+        match stretches.last_mut() {
+            Some(last) if (last.0, last.1, last.3) == (name, charge, start_ns) => last.3 = end_ns,
+            _ => stretches.push((name, charge, start_ns, end_ns)),
+        }
     });
     // A row for what is not explained even when that is nothing: its absence must not look like an answer.
     for phase in 0..phases.len() {
@@ -145,7 +163,23 @@ pub fn attribute(
     // Within a phase, largest first.
     let place = |share: &Share| phases.iter().position(|phase| phase.name == share.phase);
     rows.sort_by(|a, b| place(a).cmp(&place(b)).then(b.time_ns.cmp(&a.time_ns)));
-    rows
+    Account { shares: rows, charges: charges.all, stretches }
+}
+
+/// A place in the precedence; smaller wins. First the category, then what is more telling within it, then an instant.
+type Order = (Category, u8, u64);
+
+/// The place in the precedence of what a span is charged to.
+fn order(history: &History, span: &Span, category: Category) -> Order {
+    match &span.activity {
+        // A daemon that waits for a disk, or for a lock that somebody has, is at work, though it does not run.
+        Activity::Blocked { uninterruptible: true, .. } if history.is_daemon() => (Category::Outside, 2, span.start_ns),
+        // Of all other waits the one that ends first, those of the sandbox before those of daemons.
+        Activity::Blocked { .. } if category != Category::BlockIo => {
+            (Category::WaitTimer, u8::from(!history.member), span.end_ns)
+        }
+        activity => (category, u8::from(!activity.is_on_cpu()), span.start_ns),
+    }
 }
 
 /// Each charge once.
@@ -165,7 +199,7 @@ impl Charges {
 }
 
 /// Walks through the time of the phases and tells, for each piece, which segment it belongs to.
-fn sweep(segments: &[Segment], phases: &[Phase], mut give: impl FnMut(usize, Option<usize>, u64)) {
+fn sweep(segments: &[Segment], phases: &[Phase], mut give: impl FnMut(usize, Option<usize>, u64, u64)) {
     let mut borders: Vec<(u64, bool, usize)> = segments
         .iter()
         .enumerate()
@@ -173,7 +207,7 @@ fn sweep(segments: &[Segment], phases: &[Phase], mut give: impl FnMut(usize, Opt
         .collect();
     borders.sort_unstable();
     let mut borders = borders.into_iter().peekable();
-    let mut active: BTreeSet<((Category, u64), usize)> = BTreeSet::new();
+    let mut active: BTreeSet<(Order, usize)> = BTreeSet::new();
     for (number, phase) in phases.iter().enumerate() {
         let mut at = phase.start_ns;
         while at < phase.end_ns {
@@ -186,7 +220,7 @@ fn sweep(segments: &[Segment], phases: &[Phase], mut give: impl FnMut(usize, Opt
                 }
             }
             let until = borders.peek().map_or(phase.end_ns, |&(border, ..)| border.min(phase.end_ns));
-            give(number, active.first().map(|&(_, index)| index), until - at);
+            give(number, active.first().map(|&(_, index)| index), at, until);
             at = until;
         }
     }
@@ -201,6 +235,20 @@ fn charge(history: &History, span: &Span, blocks: &Blocks, names: &Names) -> Opt
             Activity::Kernel { call } => of(Category::Outside, Some(call.clone())),
             Activity::Runnable => of(Category::Outside, Some("waiting for a CPU".to_owned())),
             activity if activity.is_on_cpu() => of(Category::Outside, Some("running".to_owned())),
+            Activity::Blocked { call, woken, uninterruptible } if history.is_daemon() => {
+                // Threads of a daemon that nobody wakes, or that wake by themselves, do nothing for the sandbox.
+                let woken = woken.as_ref().filter(|woken| !matches!(woken.cause, "hrtimer" | "timer"))?;
+                let place = match call {
+                    Some(call) => format!(" in {call}"),
+                    // What the kernel put off until the call was over, such as to release what it unmounted.
+                    None if *uninterruptible => {
+                        history.last_call(span.start_ns).map_or(String::new(), |call| format!(" after {call}"))
+                    }
+                    // It slept since before the launch.
+                    None => return None,
+                };
+                of(Category::Outside, Some(format!("waits for {}{place}", kernel_thread_family(&woken.waker))))
+            }
             _ => None,
         };
     }

@@ -7,7 +7,7 @@ use super::{
 use crate::probe::{Record, userspace_exit_name};
 use hdrhistogram::Histogram;
 use sandscope_ebpf::event::Faults;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 /// Distinct details kept per kind of exit: a guest decides which addresses it touches.
 const MAX_DETAILS: usize = 64;
@@ -31,32 +31,74 @@ pub struct ExitCount {
     pub times: Option<Histogram<u64>>,
 }
 
-/// Exits by vCPU, source and reason. Each source counts for itself: an access to a port can be a `kvm_exit`, a `kvm_pio` and a
+/// One exit of a vCPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitEvent {
+    /// When it was, `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+    /// See [`ExitCount::vcpu`].
+    pub vcpu: u32,
+    /// See [`ExitCount::source`].
+    pub source: &'static str,
+    /// See [`ExitCount::reason`].
+    pub reason: String,
+    /// See [`ExitCount::detail`].
+    pub detail: Option<String>,
+    /// How long it took, if the source tells.
+    pub timing: Timing,
+}
+
+/// Exits of a window by vCPU, source and reason. Each source counts for itself: an access to a port can be a `kvm_exit`, a `kvm_pio` and a
 /// `kvm_userspace_exit`.
-pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Names) -> Vec<ExitCount> {
+pub fn exits(
+    records: &[Record],
+    scope: u16,
+    histories: &Histories,
+    names: &Names,
+    window: &Range<u64>,
+) -> Vec<ExitCount> {
     let mut counts = ExitCounts::default();
+    each_exit(records, scope, histories, names, window, |exit| counts.add(exit));
+    counts.0.into_values().collect()
+}
+
+/// Tells of each exit of a window and each source; those of one vCPU and source come in order of time.
+pub fn each_exit(
+    records: &[Record],
+    scope: u16,
+    histories: &Histories,
+    names: &Names,
+    window: &Range<u64>,
+    mut give: impl FnMut(ExitEvent),
+) {
     for history in &histories.tasks {
         let Some(vcpu) = history.vcpu else { continue };
-        for (index, &(at, crossing)) in history.crossings.iter().enumerate() {
+        let within = history.crossings.iter().enumerate().filter(|(_, (at, _))| window.contains(at));
+        for (index, &(at_ns, crossing)) in within {
             let Crossing::Exit { reason, isa } = crossing else {
                 continue;
             };
             let next = history.crossings.get(index + 1).filter(|(_, next)| *next == Crossing::Entry);
-            let time = next.map(|&(entered, _)| entered - at);
-            counts.add(vcpu, "kvm_exit", names.exits.name(isa, reason), None, Timing::Timed(time));
+            let timing = Timing::Timed(next.map(|&(entered, _)| entered - at_ns));
+            let reason = names.exits.name(isa, reason);
+            give(ExitEvent { at_ns, vcpu, source: "kvm_exit", reason, detail: None, timing });
         }
     }
-    for record in records.iter().filter(|record| record.concerns(scope)) {
+    let within = |record: &&Record| record.concerns(scope) && window.contains(&record.header().at_ns);
+    for record in records.iter().filter(within) {
         let header = record.header();
         let Some(history) = histories.tasks.iter().find(|history| history.tid == header.tid && history.vcpu.is_some())
         else {
             continue;
         };
         let Some(vcpu) = history.vcpu else { continue };
+        let mut give = |source, reason, detail, timing| {
+            give(ExitEvent { at_ns: header.at_ns, vcpu, source, reason, detail, timing });
+        };
         match record {
             Record::KvmPio(pio) => {
                 let reason = if header.flags == 1 { "io_out" } else { "io_in" };
-                counts.add(vcpu, "kvm_pio", reason.to_owned(), Some(format!("{:#x}", pio.port)), Timing::Untimed);
+                give("kvm_pio", reason.to_owned(), Some(format!("{:#x}", pio.port)), Timing::Untimed);
             }
             Record::KvmMmio(mmio) => {
                 // A read that user space must satisfy comes twice; the first time it has no value.
@@ -66,12 +108,12 @@ pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Name
                     _ => "mmio_write",
                 };
                 let page = format!("{:#x}", mmio.address & !0xfff);
-                counts.add(vcpu, "kvm_mmio", reason.to_owned(), Some(page), Timing::Untimed);
+                give("kvm_mmio", reason.to_owned(), Some(page), Timing::Untimed);
             }
             Record::KvmHaltWake(halt) => {
                 let outcome = if header.flags & 1 == 1 { "blocked" } else { "polled" };
                 let timing = Timing::Timed(Some(halt.halted_ns));
-                counts.add(vcpu, "kvm_vcpu_wakeup", "halt".to_owned(), Some(outcome.to_owned()), timing);
+                give("kvm_vcpu_wakeup", "halt".to_owned(), Some(outcome.to_owned()), timing);
             }
             Record::KvmUserspaceExit(exit) => {
                 let next = history.calls.partition_point(|call| call.start_ns <= header.at_ns);
@@ -79,18 +121,19 @@ pub fn exits(records: &[Record], scope: u16, histories: &Histories, names: &Name
                 let time = next.map(|call| call.start_ns - header.at_ns);
                 let detail = (exit.errno < 0).then(|| std::io::Error::from_raw_os_error(-exit.errno).to_string());
                 let reason = userspace_exit_name(exit.reason);
-                counts.add(vcpu, "kvm_userspace_exit", reason, detail, Timing::Timed(time));
+                give("kvm_userspace_exit", reason, detail, Timing::Timed(time));
             }
             _ => {}
         }
     }
-    counts.0.into_values().collect()
 }
 
 /// Whether a source tells how long an exit took.
-enum Timing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// It does not.
     Untimed,
-    /// `None`: it does, but not for this exit.
+    /// Nanoseconds until the vCPU went on; `None`: the source tells, but not for this exit.
     Timed(Option<u64>),
 }
 
@@ -98,7 +141,8 @@ enum Timing {
 struct ExitCounts(BTreeMap<(u32, &'static str, String, Option<String>), ExitCount>);
 
 impl ExitCounts {
-    fn add(&mut self, vcpu: u32, source: &'static str, reason: String, detail: Option<String>, timing: Timing) {
+    fn add(&mut self, exit: ExitEvent) {
+        let ExitEvent { vcpu, source, reason, detail, timing, .. } = exit;
         let mut key = (vcpu, source, reason, detail);
         if !self.0.contains_key(&key) {
             let from = (vcpu, source, String::new(), None);
@@ -137,11 +181,11 @@ pub struct WakeCount {
     pub tid: u32,
     /// Its role.
     pub role: String,
-    /// Cause; see [`super::history::Wake::cause`].
+    /// Cause; see `history::Wake::cause`.
     pub cause: &'static str,
-    /// See [`super::history::Wake::detail`].
+    /// See `history::Wake::detail`.
     pub detail: String,
-    /// See [`super::history::Wake::waker`].
+    /// See `history::Wake::waker`.
     pub waker: String,
     /// How often.
     pub count: u64,
@@ -152,7 +196,7 @@ pub struct WakeCount {
 /// Wake-ups that ended a wait, by task and cause. `spans` are those of `histories`, in the same order.
 pub fn wakeups(histories: &Histories, spans: &[Vec<Span>]) -> Vec<WakeCount> {
     let mut counts = BTreeMap::new();
-    for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.member) {
+    for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.is_counted()) {
         for span in spans {
             let Activity::Blocked { woken: Some(wake), .. } = &span.activity else {
                 continue;
@@ -189,11 +233,11 @@ pub struct CallCount {
     pub on_cpu_ns: u64,
 }
 
-/// System calls by role and name. `spans` are those of `histories`, in the same order.
-pub fn calls(histories: &Histories, spans: &[Vec<Span>]) -> Vec<CallCount> {
+/// System calls that returned in a window, by role and name. `spans` are those of `histories` in that window, in the same order.
+pub fn calls(histories: &Histories, spans: &[Vec<Span>], window: &Range<u64>) -> Vec<CallCount> {
     let mut counts: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
-    for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.member) {
-        for call in &history.calls {
+    for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.is_counted()) {
+        for call in history.calls.iter().filter(|call| window.contains(&call.end_ns)) {
             let sum = counts.entry((history.role_at(call.start_ns).to_owned(), call.name())).or_default();
             sum.0 += 1;
             sum.1 += call.end_ns - call.start_ns;
@@ -228,7 +272,7 @@ pub struct FaultCount {
 /// User page faults by thread and phase.
 pub fn faults(histories: &Histories, phases: &[Phase]) -> Vec<FaultCount> {
     let mut counts: Vec<FaultCount> = Vec::new();
-    for history in histories.tasks.iter().filter(|history| history.member) {
+    for history in histories.tasks.iter().filter(|history| history.is_counted()) {
         for (at, step) in &history.moves {
             let Move::Out { faults, .. } = step else { continue };
             if *faults == Faults::default() {
@@ -326,7 +370,7 @@ fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {
                     totals.sleeps += 1;
                 }
             }
-            Move::Woken(_) => {}
+            Move::Woken(..) => {}
         }
     }
     totals

@@ -20,6 +20,19 @@ pub struct Names {
     pub symbols: KernelSymbols,
     /// Reasons of KVM exits.
     pub exits: ExitReasons,
+    /// Threads by number, where their names tell their roles.
+    pub threads: HashMap<u32, NamedThread>,
+}
+
+/// A thread whose name was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedThread {
+    /// Its number.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its role, if a rule tells it.
+    pub role: Option<&'static str>,
 }
 
 impl Names {
@@ -49,13 +62,26 @@ pub struct Wake {
     pub waker_is_member: bool,
 }
 
-/// A thread outside the sandbox that works for it: the launcher, the client.
+/// What a thread outside the sandbox is there for, and so what it does while nothing is seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// It acts by itself, as the launcher and the client do: one that is never switched has a CPU all the time.
+    Acts,
+    /// It waits for what the sandbox says, as the reader of its console does.
+    Listens,
+    /// It is a daemon's: it waits until it is asked, and what it then waits for is a part of its work.
+    Serves,
+}
+
+/// A thread outside the sandbox that works for it: the launcher, the client, a daemon's.
 #[derive(Debug, Clone)]
 pub struct Bystander {
     /// Its number.
     pub tid: u32,
     /// What it does.
     pub role: String,
+    /// What it is there for.
+    pub duty: Duty,
     /// When the probes were told to forget it; `None`: not before the end of the recording.
     pub until_ns: Option<u64>,
 }
@@ -77,8 +103,8 @@ pub(super) enum Move {
         /// Its page faults since it got the CPU.
         faults: Faults,
     },
-    /// It was woken.
-    Woken(Wake),
+    /// It was woken; by which task of the histories, if by one of them.
+    Woken(Wake, Option<usize>),
 }
 
 /// A system call that has begun.
@@ -141,6 +167,8 @@ pub struct History {
     pub comm: String,
     /// Part of the sandbox; else a bystander that works for it.
     pub member: bool,
+    /// What a bystander is there for; `None` for the sandbox's own.
+    pub(super) duty: Option<Duty>,
     /// Position among the vCPUs in order of their first run, if it is one.
     pub vcpu: Option<u32>,
     /// Roles, each from an instant on.
@@ -162,6 +190,7 @@ impl History {
             tgid,
             comm: String::new(),
             member,
+            duty: None,
             vcpu: None,
             roles: vec![(0, role)],
             forked_role: None,
@@ -180,6 +209,22 @@ impl History {
         &self.roles[after.saturating_sub(1)].1
     }
 
+    /// Whether what it does is counted: the agent's own threads are not.
+    pub(super) fn is_counted(&self) -> bool {
+        self.member || self.is_daemon()
+    }
+
+    /// Whether it is a thread of a daemon that works for the sandbox.
+    pub(super) fn is_daemon(&self) -> bool {
+        self.duty == Some(Duty::Serves)
+    }
+
+    /// Name of the last call that had returned at an instant.
+    pub(super) fn last_call(&self, at_ns: u64) -> Option<String> {
+        let after = self.calls.partition_point(|call| call.start_ns <= at_ns);
+        self.calls[..after].last().filter(|call| call.end_ns <= at_ns).map(Call::name)
+    }
+
     /// Whether the task existed at an instant.
     pub fn lives_at(&self, at_ns: u64) -> bool {
         self.born_ns.is_none_or(|born| born <= at_ns) && self.died_ns.is_none_or(|died| at_ns <= died)
@@ -194,6 +239,13 @@ impl History {
     /// Whether this task is the one that executed a file as thread `tid` at that instant.
     pub(super) fn executed_at(&self, tid: u32, at_ns: u64) -> bool {
         self.tid == tid && self.roles.iter().any(|&(since, _)| since == at_ns)
+    }
+
+    /// When it first entered the guest, or asked KVM to.
+    pub(super) fn first_run_ns(&self) -> Option<u64> {
+        let crossing = self.crossings.first().map(|&(at_ns, _)| at_ns);
+        let run = self.calls.iter().find(|call| call.is_kvm_run()).map(|call| call.start_ns);
+        crossing.into_iter().chain(run).min()
     }
 
     /// What the task was in the end.
@@ -223,8 +275,9 @@ impl Histories {
     ) -> Self {
         let mut histories = Self::default();
         for bystander in bystanders {
-            let Bystander { tid, ref role, until_ns } = *bystander;
-            histories.add(History { died_ns: until_ns, ..History::new(tid, tid, role.clone(), false, None) });
+            let Bystander { tid, ref role, duty, until_ns } = *bystander;
+            let history = History::new(tid, tid, role.clone(), false, None);
+            histories.add(History { duty: Some(duty), died_ns: until_ns, ..history });
         }
         for record in records.iter().filter(|record| record.concerns(scope)) {
             histories.read(record, scope, rules, names);
@@ -270,10 +323,14 @@ impl Histories {
                 };
                 // Processes that a bystander starts belong to the sandbox; its own threads do not.
                 let member = parent.member || !same_process;
+                let duty = parent.duty.filter(|_| same_process);
                 let (comm, tgid, forked_role) = (parent.comm.clone(), parent.tgid, parent.forked_role);
                 let tgid = if same_process { tgid } else { new.child_tid };
+                let named = names.threads.get(&new.child_tid).filter(|_| same_process);
+                let role = named.and_then(|thread| thread.role).map_or(role, str::to_owned);
                 let mut child = History::new(new.child_tid, tgid, role, member, Some(header.at_ns));
-                child.comm = comm;
+                child.comm = named.map_or(comm, |thread| thread.comm.clone());
+                child.duty = duty;
                 child.forked_role = forked_role.filter(|_| same_process);
                 self.add(child);
             }
@@ -281,10 +338,13 @@ impl Histories {
             Record::Switch(switch) => self.read_switch(switch, scope),
             Record::Wake(wake) => {
                 let waker = self.waker_name(wake.waker_tid, wake.waker_scope == scope, &wake.waker_comm);
-                let waker_is_member = self.by_tid.get(&wake.waker_tid).is_some_and(|&index| self.tasks[index].member);
-                let (cause, detail) = wake_cause(header.flags, wake.detail, names);
+                let known = self.by_tid.get(&wake.waker_tid).copied();
+                let waker_is_member = known.is_some_and(|index| self.tasks[index].member);
+                let (cause, detail) = cause_name(u16::from(header.flags), wake.detail, names);
+                // A task that an interrupt merely came upon wakes nobody.
+                let by = known.filter(|_| header.flags == WakeCause::Task as u8);
                 let woken = Wake { cause, detail, waker, waker_is_member };
-                self.get(header.tid).moves.push((header.at_ns, Move::Woken(woken)));
+                self.get(header.tid).moves.push((header.at_ns, Move::Woken(woken, by)));
             }
             Record::Syscall(call) => {
                 let call =
@@ -398,11 +458,7 @@ impl Histories {
             .tasks
             .iter()
             .enumerate()
-            .filter_map(|(index, history)| {
-                let crossing = history.crossings.first().map(|&(at, _)| at);
-                let run = history.calls.iter().find(|call| call.is_kvm_run()).map(|call| call.start_ns);
-                Some((crossing.into_iter().chain(run).min()?, index))
-            })
+            .filter_map(|(index, history)| Some((history.first_run_ns()?, index)))
             .collect();
         first_runs.sort_unstable();
         for (number, (_, index)) in (0..).zip(first_runs) {
@@ -411,18 +467,18 @@ impl Histories {
     }
 }
 
-/// Kind and detail of a wake-up's cause.
-fn wake_cause(cause: u8, detail: u64, names: &Names) -> (&'static str, String) {
+/// Kind and detail of a wake-up's cause, a [`WakeCause`].
+pub fn cause_name(cause: u16, detail: u64, names: &Names) -> (&'static str, String) {
     /// `softirq_to_name` of the kernel (`kernel/softirq.c`), the order of which is its ABI in `/proc/softirqs`.
     const SOFTIRQS: [&str; 10] =
         ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
-    if cause == WakeCause::Hrtimer as u8 {
+    if cause == WakeCause::Hrtimer as u16 {
         ("hrtimer", names.symbols.name(detail))
-    } else if cause == WakeCause::Timer as u8 {
+    } else if cause == WakeCause::Timer as u16 {
         ("timer", names.symbols.name(detail))
-    } else if cause == WakeCause::Irq as u8 {
+    } else if cause == WakeCause::Irq as u16 {
         ("irq", detail.to_string())
-    } else if cause == WakeCause::Softirq as u8 {
+    } else if cause == WakeCause::Softirq as u16 {
         let name = usize::try_from(detail).ok().and_then(|vector| SOFTIRQS.get(vector));
         ("softirq", name.map_or_else(|| detail.to_string(), |&name| name.to_owned()))
     } else {

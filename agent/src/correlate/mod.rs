@@ -3,7 +3,8 @@
 //! ```text
 //! records ──► history (one per task) ──► spans (what the task did, gap-free) ──► attribution (one category per nanosecond)
 //!        └──► markers ──► phases ─────────────────────────────────────────────────┘
-//!        └──► counts (exits, wake-ups, system calls, faults, block requests)
+//!        ├──► counts (exits, wake-ups, system calls, faults, block requests)
+//!        └──► timeline (single events: vCPU slices, wake-up flows, counters)
 //! ```
 //!
 //! Everything here is pure: it reads records and returns rows, so that it is tested with written-down records on any machine.
@@ -14,13 +15,18 @@ mod history;
 mod marker;
 mod phase;
 mod span;
+mod timeline;
 
-pub use attribution::{Category, Share, attribute};
-pub use counts::{CallCount, ExitCount, FaultCount, ThreadTotals, WakeCount, calls, exits, faults, threads, wakeups};
-pub use history::{Bystander, Histories, History, Names};
+pub use attribution::{Account, Category, Share, attribute};
+pub use counts::{
+    CallCount, ExitCount, ExitEvent, FaultCount, ThreadTotals, Timing, WakeCount, calls, each_exit, exits, faults,
+    threads, wakeups,
+};
+pub use history::{Bystander, Duty, Histories, History, NamedThread, Names, cause_name};
 pub use marker::{Marker, markers_of_records};
 pub use phase::{Phase, phases};
 pub use span::{Activity, Span};
+pub use timeline::{Counter, Flow, VcpuSlice, counters, flows, vcpu_slices};
 
 #[cfg(test)]
 mod tests;

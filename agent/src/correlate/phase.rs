@@ -21,17 +21,25 @@ pub struct Phase {
 /// | `runtime` | the runtime has executed the workload, or gVisor's sentry |
 /// | `vmm` | the VMM has created the VM |
 /// | `vm_setup` | a vCPU runs for the first time |
+/// | `restore` | the VMM has loaded a snapshot and lets it go on |
 /// | `boot` | the guest has sent its first byte to the console or its first frame |
-/// | `application` | the workload's socket listens |
+/// | `kernel` | the guest's kernel has started its first process, or in a unikernel its only program |
+/// | `init` | that process starts the workload |
+/// | `application` | the workload's socket listens, or in a guest, where nobody sees that, its first frame leaves |
 /// | `callback` | the ready callback has arrived |
 /// | `response` | the first good response is complete |
-const ENDS: [(&str, &str); 10] = [
+const ENDS: [(&str, &str); 15] = [
     ("first_exec", "spawn"),
     ("sentry_exec", "runtime"),
     ("workload_exec", "runtime"),
     ("vm_created", "vmm"),
     ("first_guest_entry", "vm_setup"),
+    ("restored", "restore"),
     ("console_first_byte", "boot"),
+    ("boot_timer", "kernel"),
+    ("guest_init", "kernel"),
+    ("guest_main", "kernel"),
+    ("guest_app", "init"),
     ("first_frame_out", "boot"),
     ("listen", "application"),
     ("callback", "callback"),
@@ -41,15 +49,20 @@ const ENDS: [(&str, &str); 10] = [
 /// The phases from the launch to the first response, without gaps.
 ///
 /// Markers outside that span or unknown to the table end no phase. A first frame is no boundary when the workload's socket was
-/// seen to listen: then it only carries the callback.
+/// seen to listen: then it only carries the callback. When a guest has said that its workload starts, it ends what the workload
+/// did since.
 pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
-    let listens = markers.iter().any(|marker| marker.name == "listen");
+    let first = |name: &str| markers.iter().filter(|marker| marker.name == name).map(|marker| marker.at_ns).min();
+    let listens = first("listen").is_some();
+    let started = [first("guest_app"), first("guest_main")].into_iter().flatten().max();
     let mut ends: Vec<(u64, &'static str)> = ENDS
         .iter()
         .filter(|&&(name, _)| !(listens && name == "first_frame_out"))
         .filter_map(|&(name, phase)| {
-            let first = markers.iter().filter(|marker| marker.name == name).map(|marker| marker.at_ns).min()?;
-            (launch_ns < first && first <= end_ns).then_some((first, phase))
+            let at_ns = first(name)?;
+            let is_application = name == "first_frame_out" && started.is_some_and(|started| started < at_ns);
+            let phase = if is_application { "application" } else { phase };
+            (launch_ns < at_ns && at_ns <= end_ns).then_some((at_ns, phase))
         })
         .collect();
     // A stable sort: of two markers at one instant the earlier in the table comes first, and the other phase is empty.
@@ -96,6 +109,20 @@ mod tests {
         assert_eq!(phases[0].start_ns, 100);
         assert_eq!(phases[4].end_ns, 180);
         assert!(phases.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns));
+    }
+
+    #[test]
+    fn in_a_guest_the_first_frame_stands_for_the_socket() {
+        let console = [marker("console_first_byte", 120), marker("guest_init", 150), marker("guest_app", 160)];
+        let names = |more: &[Marker]| {
+            let all = [&console[..], more].concat();
+            phases(&all, 100, 190).iter().map(|phase| phase.name).collect::<Vec<_>>()
+        };
+        let later = [marker("first_frame_out", 170), marker("callback", 180)];
+        assert_eq!(names(&later), ["boot", "kernel", "init", "application", "callback", "response"]);
+        // One that sends before it starts its workload.
+        let earlier = [marker("first_frame_out", 140), marker("callback", 180)];
+        assert_eq!(names(&earlier), ["boot", "kernel", "init", "callback", "response"]);
     }
 
     #[test]

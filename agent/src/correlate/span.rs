@@ -1,6 +1,6 @@
 //! What one task did, without gaps: a history turned into spans of time.
 
-use super::history::{Crossing, History, Move, OpenCall, Wake, call_name};
+use super::history::{Crossing, Duty, History, Move, OpenCall, Wake, call_name};
 
 /// `TASK_UNINTERRUPTIBLE` in `task_struct.__state`.
 const UNINTERRUPTIBLE: u32 = 2;
@@ -115,16 +115,16 @@ impl History {
                     };
                     since = at;
                 }
-                (Move::Woken(wake), Place::Blocked { call, uninterruptible }) => {
+                (Move::Woken(wake, _), Place::Blocked { call, uninterruptible }) => {
                     spans.blocked(since, at, *call, *uninterruptible, Some(wake.clone()));
                     (since, place) = (at, Place::Runnable);
                 }
-                (Move::Woken(wake), Place::Unknown) => {
+                (Move::Woken(wake, _), Place::Unknown) => {
                     spans.blocked(since, at, None, false, Some(wake.clone()));
                     (since, place) = (at, Place::Runnable);
                 }
-                (Move::Woken(wake), Place::On) => early = Some(wake.clone()),
-                (Move::Woken(_), Place::Runnable) => {}
+                (Move::Woken(wake, _), Place::On) => early = Some(wake.clone()),
+                (Move::Woken(..), Place::Runnable) => {}
             }
         }
         // What the last move began goes on until the task ends: for one that died on a CPU, that move was its last.
@@ -136,8 +136,8 @@ impl History {
                 Place::Blocked { call, uninterruptible } => {
                     spans.blocked(since, end_ns, call, uninterruptible, None);
                 }
-                // A bystander that was never switched: it had a CPU all the time.
-                Place::Unknown if !self.member => spans.on_cpu(since, end_ns),
+                // A launcher or client that was never switched: it had a CPU all the time. A daemon's thread never had one.
+                Place::Unknown if self.duty == Some(Duty::Acts) => spans.on_cpu(since, end_ns),
                 Place::Unknown => {}
             }
         }

@@ -1,17 +1,25 @@
 //! Written-down recordings with known accounts, and random ones that must add up.
 
-use super::{Bystander, Category, Histories, Names, Phase, Share, Span, attribute, calls, exits, threads, wakeups};
+use super::{
+    Bystander, Category, Duty, Histories, Names, Phase, Share, Span, attribute, calls, exits, flows, threads,
+    vcpu_slices, wakeups,
+};
 use crate::{probe::Record, sandbox::RoleRule};
 use bytemuck::Zeroable;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sandscope_ebpf::event::{
-    Block, Exec, Header, Kind, KvmEntry, KvmExit, KvmPio, NO_SYSCALL, Switch, Syscall, TaskNew, Wake, WakeCause,
+    Block, Exec, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, NO_SYSCALL, Switch, Syscall, TaskNew, Wake,
+    WakeCause,
 };
 
 const SCOPE: u16 = 3;
 const LAUNCHER: u32 = 10;
 const PROCESS: u32 = 20;
 const OTHER: u32 = 30;
+/// A thread of a daemon.
+const DAEMON: u32 = 40;
+/// The reader of the console, of which nothing is ever seen here: it must explain nothing.
+const CONSOLE: u32 = 50;
 /// Some thread outside.
 const STRANGER: u32 = 99;
 const INTERRUPTIBLE: u32 = 1;
@@ -67,8 +75,13 @@ fn syscall(since_ns: u64, at_ns: u64, tid: u32, number: i32, arg: u64) -> Record
 }
 
 fn histories(records: &[Record]) -> Histories {
-    let launcher = Bystander { tid: LAUNCHER, role: "launcher".to_owned(), until_ns: None };
-    Histories::of(records, SCOPE, &[launcher], RULES, &Names::default())
+    let bystander = |tid, role: &str, duty| Bystander { tid, role: role.to_owned(), duty, until_ns: None };
+    let bystanders = [
+        bystander(LAUNCHER, "launcher", Duty::Acts),
+        bystander(DAEMON, "daemon", Duty::Serves),
+        bystander(CONSOLE, "console", Duty::Listens),
+    ];
+    Histories::of(records, SCOPE, &bystanders, RULES, &Names::default())
 }
 
 fn spans(histories: &Histories, start_ns: u64, end_ns: u64) -> Vec<Vec<Span>> {
@@ -78,7 +91,7 @@ fn spans(histories: &Histories, start_ns: u64, end_ns: u64) -> Vec<Vec<Span>> {
 fn account(records: &[Record], start_ns: u64, end_ns: u64) -> Vec<Share> {
     let histories = histories(records);
     let spans = spans(&histories, start_ns, end_ns);
-    attribute(&histories, &spans, records, &[Phase { name: "all", start_ns, end_ns }], &Names::default())
+    attribute(&histories, &spans, records, &[Phase { name: "all", start_ns, end_ns }], &Names::default()).shares
 }
 
 /// Time of a category and role; the detail must begin with `detail`.
@@ -99,6 +112,75 @@ fn launch() -> Vec<Record> {
         switch(110, STRANGER, 0, PROCESS),
         exec(130, PROCESS, b"runsc\0run\0"),
     ]
+}
+
+/// A daemon is woken at 100, runs from 110 on, waits for a disk in `fsync` from 150 to 250, and runs from 260 to 300.
+fn daemon_at_work() -> Vec<Record> {
+    const FSYNC: i32 = 74;
+    let mut leaves = switch(150, DAEMON, UNINTERRUPTIBLE, STRANGER);
+    if let Record::Switch(leaves) = &mut leaves {
+        (leaves.syscall, leaves.syscall_since_ns) = (FSYNC, 140);
+    }
+    vec![
+        switch(60, LAUNCHER, INTERRUPTIBLE, STRANGER),
+        wake(100, DAEMON, WakeCause::Task, 0, b"launcher"),
+        switch(110, STRANGER, 0, DAEMON),
+        leaves,
+        wake(250, DAEMON, WakeCause::Task, 0, b"kworker/0:1"),
+        switch(260, STRANGER, 0, DAEMON),
+        syscall(140, 270, DAEMON, FSYNC, 0),
+        switch(300, DAEMON, INTERRUPTIBLE, STRANGER),
+    ]
+}
+
+#[test]
+fn a_daemon_is_at_work_also_while_it_waits_for_a_disk() {
+    let shares = account(&daemon_at_work(), 50, 350);
+    assert_eq!(time(&shares, Category::Outside, "launcher", "running"), 10);
+    // What a daemon slept through before it was asked, and after it was done, explains nothing.
+    assert_eq!(time(&shares, Category::Unattributed, "", ""), 40 + 50);
+    assert_eq!(time(&shares, Category::Outside, "daemon", "waiting for a CPU"), 10 + 10);
+    assert_eq!(time(&shares, Category::Outside, "daemon", "running"), 30 + 30);
+    assert_eq!(time(&shares, Category::Outside, "daemon", "fsync"), 10 + 10);
+    assert_eq!(time(&shares, Category::Outside, "daemon", "waits for kworker in fsync"), 100);
+    let daemon = threads(&histories(&daemon_at_work()), &spans(&histories(&daemon_at_work()), 50, 350))[1].clone();
+    assert_eq!((daemon.user_ns, daemon.kernel_ns, daemon.runnable_ns), (60, 20, 20));
+}
+
+#[test]
+fn what_a_daemon_starts_is_the_sandboxs_and_goes_before_it() {
+    let mut records = daemon_at_work();
+    // Beside it on another CPU: a child, which executes at once, runs until 200 and sleeps until a timer.
+    records.insert(4, switch(200, PROCESS, INTERRUPTIBLE, STRANGER));
+    records.insert(3, exec(122, PROCESS, b"runsc\0run\0"));
+    records.insert(3, switch(120, STRANGER, 0, PROCESS));
+    records.insert(3, new_task(120, DAEMON, PROCESS));
+    records.push(wake(320, PROCESS, WakeCause::Timer, 0, b"idle"));
+    let histories = histories(&records);
+    let child = histories.tasks.iter().find(|task| task.tid == PROCESS).unwrap();
+    assert!(child.member);
+    assert_eq!((child.role_at(121), child.role_at(123)), ("daemon", "runtime"));
+    let shares = account(&records, 50, 350);
+    assert_eq!(time(&shares, Category::User, "daemon", ""), 2);
+    assert_eq!(time(&shares, Category::User, "runtime", ""), 78);
+    // While the child sleeps, the daemon's work is the explanation, and then what ends the child's sleep.
+    assert_eq!(time(&shares, Category::Outside, "daemon", "waits for kworker in fsync"), 50);
+    assert_eq!(time(&shares, Category::WaitTimer, "runtime", ""), 20);
+    assert_eq!(time(&shares, Category::Runnable, "runtime", ""), 30);
+}
+
+#[test]
+fn a_daemon_that_wakes_by_itself_explains_nothing() {
+    let records = [
+        switch(60, LAUNCHER, INTERRUPTIBLE, STRANGER),
+        switch(100, DAEMON, INTERRUPTIBLE, STRANGER),
+        wake(200, DAEMON, WakeCause::Hrtimer, 0, b"idle"),
+        switch(200, STRANGER, 0, DAEMON),
+        switch(201, DAEMON, INTERRUPTIBLE, STRANGER),
+    ];
+    let shares = account(&records, 100, 300);
+    assert_eq!(time(&shares, Category::Outside, "daemon", ""), 1);
+    assert_eq!(time(&shares, Category::Unattributed, "", ""), 199);
 }
 
 #[test]
@@ -189,7 +271,7 @@ fn a_vcpu_is_in_the_guest_or_handles_an_exit() {
 
     let histories = histories(&records);
     assert_eq!(histories.tasks.iter().filter_map(|task| task.vcpu).collect::<Vec<_>>(), [0]);
-    let counts = exits(&records, SCOPE, &histories, &Names::default());
+    let counts = exits(&records, SCOPE, &histories, &Names::default(), &(0..u64::MAX));
     assert_eq!((counts[0].source, counts[0].reason.as_str(), counts[0].count), ("kvm_exit", "0x7b", 2));
     // The second exit led to no entry, so only the first has a time.
     assert_eq!(counts[0].times.as_ref().map(|times| (times.len(), times.max())), Some((1, 3)));
@@ -203,7 +285,7 @@ fn a_guest_that_touches_every_port_is_counted_in_bounded_space() {
         let header = Header { flags: 1, ..header(142, PROCESS, Kind::KvmPio) };
         records.push(Record::KvmPio(KvmPio { header, port, size: 1, count: 1, value: 0 }));
     }
-    let counts = exits(&records, SCOPE, &histories(&records), &Names::default());
+    let counts = exits(&records, SCOPE, &histories(&records), &Names::default(), &(0..u64::MAX));
     assert_eq!(counts.iter().map(|count| count.count).sum::<u64>(), 1000);
     assert!(counts.len() <= 65, "{}", counts.len());
 }
@@ -283,8 +365,66 @@ fn sums_per_thread_cause_and_call_agree_with_the_records() {
     assert_eq!(totals.on_cpu_ns, 570 - 5 * 50);
     let woken = &wakeups(&histories, &spans);
     assert_eq!((woken.len(), woken[0].count, woken[0].waited_ns, woken[0].cause), (1, 5, 200, "hrtimer"));
-    let called = &calls(&histories, &spans);
+    let called = &calls(&histories, &spans, &(0..u64::MAX));
     assert_eq!((called.len(), called[0].count, called[0].time_ns, called[0].on_cpu_ns), (1, 5, 350, 100));
+}
+
+#[test]
+fn a_halted_vcpu_polls_sleeps_and_waits_for_a_cpu() {
+    let mut records = launch();
+    let exit = |at_ns| KvmExit { header: header(at_ns, PROCESS, Kind::KvmExit), reason: 12, ..KvmExit::zeroed() };
+    let entry = |at_ns| Record::KvmEntry(KvmEntry { header: header(at_ns, PROCESS, Kind::KvmEntry) });
+    let halt = KvmHaltWake { header: header(315, PROCESS, Kind::KvmHaltWake), halted_ns: 130 };
+    let mut leaves = switch(200, PROCESS, INTERRUPTIBLE, STRANGER);
+    if let Record::Switch(leaves) = &mut leaves {
+        (leaves.syscall, leaves.syscall_arg, leaves.syscall_since_ns) = (IOCTL, KVM_RUN, 150);
+    }
+    records.extend([entry(160), Record::KvmExit(exit(180)), leaves]);
+    records.extend([wake(300, PROCESS, WakeCause::Hrtimer, 1, b"swapper"), switch(310, STRANGER, 0, PROCESS)]);
+    records.extend([Record::KvmHaltWake(halt), entry(320), Record::KvmExit(exit(330))]);
+    records.push(syscall(150, 340, PROCESS, IOCTL, KVM_RUN));
+    let histories = histories(&records);
+    let spans = spans(&histories, 100, 350);
+    let slices = vcpu_slices(&records, SCOPE, &histories, &spans, &Names::default());
+    let seen: Vec<_> = slices.iter().map(|slice| (slice.state, slice.start_ns, slice.end_ns)).collect();
+    let expected = [
+        ("kvm_run", 150, 160),
+        ("guest", 160, 180),
+        ("exit", 180, 185),
+        ("poll", 185, 200),
+        ("halt", 200, 300),
+        ("run_queue", 300, 310),
+        ("poll", 310, 315),
+        ("exit", 315, 320),
+        ("guest", 320, 330),
+        ("exit", 330, 340),
+        ("vmm", 340, 350),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(slices[2].detail.as_deref(), Some("0xc"));
+}
+
+#[test]
+fn a_wake_up_by_a_known_task_has_both_ends() {
+    let mut records = launch();
+    records.extend([new_task(140, PROCESS, OTHER), switch(150, STRANGER, 0, OTHER)]);
+    records.push(switch(160, OTHER, INTERRUPTIBLE, STRANGER));
+    let mut by_process = wake(170, OTHER, WakeCause::Task, 0, b"runsc");
+    let mut by_chance = wake(190, OTHER, WakeCause::Hrtimer, 7, b"runsc");
+    for record in [&mut by_process, &mut by_chance] {
+        let Record::Wake(wake) = record else { panic!("a wake-up") };
+        (wake.waker_tid, wake.waker_scope) = (PROCESS, SCOPE);
+    }
+    records.extend([by_process, switch(175, STRANGER, 0, OTHER), switch(180, OTHER, INTERRUPTIBLE, STRANGER)]);
+    records.extend([by_chance, switch(195, STRANGER, 0, OTHER)]);
+    let histories = histories(&records);
+    let spans = spans(&histories, 100, 200);
+    let flows = flows(&histories, &spans, 100, 200);
+    let tid = |index: usize| histories.tasks[index].tid;
+    let seen: Vec<_> =
+        flows.iter().map(|flow| (flow.at_ns, tid(flow.woken), flow.waker.map(tid), flow.waited_ns)).collect();
+    // The timer came while the process had a CPU; that does not make it the waker.
+    assert_eq!(seen, [(170, OTHER, Some(PROCESS), Some(10)), (190, OTHER, None, Some(10))]);
 }
 
 #[test]
@@ -319,8 +459,33 @@ fn any_recording_adds_up() {
             let gap_free = spans.windows(2).all(|pair| pair[0].end_ns <= pair[1].start_ns);
             assert!(gap_free && spans.iter().all(|span| span.start_ns < span.end_ns), "seed {seed}, task {}", task.tid);
         }
-        let shares = attribute(&histories, &spans, &records, &phases, &Names::default());
+        let account = attribute(&histories, &spans, &records, &phases, &Names::default());
+        let shares = &account.shares;
         let sum = |phase| shares.iter().filter(|share| share.phase == phase).map(|share| share.time_ns).sum::<u64>();
         assert_eq!((sum("a"), sum("b")), (middle - start, end.saturating_sub(middle)), "seed {seed}");
+        let mut reached = start;
+        let mut shares_again: Vec<_> = shares.iter().map(|share| Share { time_ns: 0, ..share.clone() }).collect();
+        for (start_ns, stretch) in account.stretches() {
+            assert_eq!(start_ns, reached, "seed {seed}: the stretches leave no gap");
+            reached += stretch.time_ns;
+            let same = |share: &&mut Share| Share { time_ns: stretch.time_ns, ..(**share).clone() } == stretch;
+            shares_again.iter_mut().find(same).unwrap().time_ns += stretch.time_ns;
+        }
+        assert_eq!(&shares_again, shares, "seed {seed}: the stretches are the shares");
+        let woken = wakeups(&histories, &spans);
+        let flows = flows(&histories, &spans, start, end);
+        for (index, task) in histories.tasks.iter().enumerate().filter(|(_, task)| task.is_counted()) {
+            let of_task = flows.iter().filter(|flow| flow.woken == index).filter_map(|flow| flow.waited_ns);
+            let sums = woken.iter().filter(|sum| sum.tid == task.tid);
+            // Numbers are used again, so that only single ones can be compared.
+            if histories.tasks.iter().filter(|other| other.tid == task.tid).count() == 1 {
+                assert_eq!(
+                    of_task.sum::<u64>(),
+                    sums.map(|sum| sum.waited_ns).sum::<u64>(),
+                    "seed {seed}, {}",
+                    task.tid
+                );
+            }
+        }
     }
 }

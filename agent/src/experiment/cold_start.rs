@@ -1,32 +1,79 @@
 //! The cold start: from the launch of a sandbox to its first good response, again and again, with and without probes.
 
 use super::{
-    explain::explain,
-    instance::{Observation, Place, Stage, observe},
+    explain::{declare, explain},
+    kind::{Complaint, Experiment, Needs, Variant, require},
+    observation::{Observation, Part},
     plan::{Arms, plan},
+    stage::{Place, Stage, Subject},
     summary::{Gathered, Summary},
+    timeline::{Timeline, Timelines},
+    trial::Trial,
 };
 use crate::{
     correlate::Names,
     host::clock::unix_ns,
+    measure::page_cache::CacheState,
     probe::ExitReasons,
-    record::{Dataset, Manifest, Outcome, tables},
+    record::{Dataset, Manifest, Outcome},
     sandbox::{Sandbox, run_dir::RunDirectory},
+    workload::Workload,
 };
 use anyhow::{Context, Result};
-use std::{path::Path, sync::Arc};
-use ulid::Ulid;
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// The cold start as a part of a suite.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Parameters {
+    /// Conditions of the page cache, each a variant.
+    cache: Vec<CacheState>,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self { cache: vec![CacheState::Primed] }
+    }
+}
+
+impl Experiment for Parameters {
+    fn needs(&self) -> Needs {
+        Needs::START
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        let distinct = self.cache.iter().map(|cache| cache.name()).collect::<BTreeSet<_>>().len();
+        let once = distinct == self.cache.len() && distinct > 0;
+        require("cache", once, "give each condition once: `primed`, `evicted`, `asis`")
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let variant =
+            |&cache: &CacheState| Variant { name: cache.name().to_owned(), cache, ..Variant::only(Vec::new()) };
+        self.cache.iter().map(variant).collect()
+    }
+}
 
 /// What is to be run.
 pub struct ColdStart {
     /// Kinds of sandboxes.
     pub sandboxes: Vec<Arc<dyn Sandbox>>,
+    /// What runs inside.
+    pub workload: Workload,
+    /// Condition of the page cache.
+    pub cache: CacheState,
     /// Instances of each kind, per arm.
     pub instances: u32,
     /// Whether instances with probes are compared to instances without.
     pub arms: Arms,
     /// Decides the order.
     pub seed: u64,
+    /// Instances whose single events are written down.
+    pub timelines: Timelines,
 }
 
 /// Told about the progress of a run.
@@ -37,13 +84,19 @@ pub trait Progress {
     fn ended(&mut self, observation: &Observation);
 }
 
+/// Nobody is told.
+impl Progress for () {
+    fn starts(&mut self, _sandbox: &str, _probes: bool) {}
+    fn ended(&mut self, _observation: &Observation) {}
+}
+
 impl ColdStart {
     /// How many instances the run has.
     pub fn total(&self) -> usize {
         plan(self.sandboxes.len(), self.instances, self.arms, self.seed).len()
     }
 
-    /// Runs it. An instance that fails is a row with its error, and the run goes on; an interruption ends the run after the
+    /// Runs it and fills the dataset. An instance that fails is a row with its error, and the run goes on; an interruption ends the run after the
     /// instance at hand. What was measured until then is in the dataset in any case.
     ///
     /// # Errors
@@ -51,25 +104,54 @@ impl ColdStart {
     pub async fn run(
         &self,
         stage: &mut Stage,
-        run_id: Ulid,
         run_directory: &RunDirectory,
-        out: &Path,
+        mut dataset: Dataset,
         manifest: &Manifest,
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
-        let mut dataset = Dataset::create(out, run_id, manifest)?;
         declare(&mut dataset)?;
+        if self.timelines != Timelines::None {
+            Timeline::declare(&mut dataset)?;
+            dataset.flush()?;
+        }
         let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
+        // Kinds of which the single events of a good start are written already.
+        let mut shown = vec![false; self.sandboxes.len()];
         let mut gathered = Gathered::of(self.sandboxes.iter().map(|sandbox| sandbox.name().to_owned()));
+        let mut repetitions = BTreeMap::new();
         for (position, cell) in (0..).zip(plan(self.sandboxes.len(), self.instances, self.arms, self.seed)) {
             if stage.interrupted.is_cancelled() {
                 break;
             }
             let sandbox = &self.sandboxes[cell.sandbox];
             progress.starts(sandbox.name(), cell.probes);
-            let place = Place::new(run_id, run_directory, position, cell)?;
-            let observation = observe(stage, sandbox, place).await;
+            let timeline = cell.probes
+                && match self.timelines {
+                    Timelines::First => !shown[cell.sandbox],
+                    Timelines::All => true,
+                    Timelines::None => false,
+                };
+            let started = repetitions.entry(cell).or_insert(0);
+            let part = Part { experiment: "cold-start".to_owned(), variant: String::new(), repetition: *started };
+            *started += 1;
+            let subject = Subject {
+                part,
+                sandbox: Arc::clone(sandbox),
+                workload: self.workload.clone(),
+                cache: self.cache,
+                probes: cell.probes,
+                found: BTreeMap::new(),
+            };
+            let place = Place::new(dataset.run_id(), run_directory, position)?;
+            let launcher = Arc::clone(&stage.launcher);
+            let mut trial = Trial::prepare(stage, &launcher, &subject, place).await;
+            if timeline {
+                trial.keep_timeline();
+            }
+            trial.start(stage).await;
+            let observation = trial.finish(stage).await;
             progress.ended(&observation);
+            shown[cell.sandbox] |= observation.timeline && observation.outcome.is_ok();
             let explanation = explain(&observation, &mut names);
             gathered.add(cell.sandbox, &observation, &explanation);
             explanation.append(&observation, &mut dataset)?;
@@ -87,23 +169,4 @@ impl ColdStart {
             stage.probes.is_none().then(|| manifest.probes.missing.values().cloned().collect::<Vec<_>>().join("; "));
         Ok(gathered.summary(dataset.run_id(), self.seed, missing))
     }
-}
-
-/// Every table exists, also when there is nothing to say in it: readers can tell "nothing seen" from "not looked at".
-fn declare(dataset: &mut Dataset) -> Result<()> {
-    dataset.declare::<tables::Instance>()?;
-    dataset.declare::<tables::Marker>()?;
-    dataset.declare::<tables::Phase>()?;
-    dataset.declare::<tables::Attribution>()?;
-    dataset.declare::<tables::Request>()?;
-    dataset.declare::<tables::Exit>()?;
-    dataset.declare::<tables::Sched>()?;
-    dataset.declare::<tables::Wakeup>()?;
-    dataset.declare::<tables::Syscall>()?;
-    dataset.declare::<tables::Fault>()?;
-    dataset.declare::<tables::Block>()?;
-    dataset.declare::<tables::Net>()?;
-    dataset.declare::<tables::EventCount>()?;
-    dataset.flush()?;
-    Ok(())
 }

@@ -1,10 +1,16 @@
 //! Turns what was observed of an instance into the rows of the dataset.
 
-use super::instance::{Observation, Recorded};
+use super::{
+    io_rows,
+    observation::{Observation, Recorded},
+    step_rows,
+    timeline::{Material, Timeline},
+    window::activity,
+};
 use crate::{
     correlate::{
-        Category, Histories, History, Marker, Names, Phase, Share, attribute, calls, exits, faults, markers_of_records,
-        phases, threads, wakeups,
+        Account, Category, Histories, History, Marker, Names, Phase, Share, Span, attribute, calls, exits, faults,
+        markers_of_records, phases, threads, wakeups,
     },
     probe::{Record, device_name},
     record::{Dataset, Error, tables},
@@ -27,6 +33,8 @@ pub struct Explanation {
     block: Vec<tables::Block>,
     net: Vec<tables::Net>,
     events: Vec<tables::EventCount>,
+    timeline: Option<Timeline>,
+    activity: Vec<tables::Activity>,
 }
 
 /// Explains an observation: markers and phases of every instance that was launched, and, where probes saw it, where its time
@@ -36,17 +44,33 @@ pub fn explain(observation: &Observation, names: &mut Names) -> Explanation {
     let mut explanation = Explanation { markers: observation.markers.clone(), ..Explanation::default() };
     if let Some(recorded) = &observation.recorded {
         names.learn(&recorded.recording.records);
+        names.threads = recorded.threads.iter().map(|thread| (thread.tid, thread.clone())).collect();
         let read = Reading::of(recorded, launch_ns, names);
         explanation.markers.extend(markers_of_records(&recorded.recording.records, recorded.scope, &read.histories));
         explanation.markers.sort_by_key(|marker| marker.at_ns);
+        let mut account = Account::default();
         if let Ok(wall_ns) = observation.outcome {
             let end_ns = launch_ns + wall_ns;
             explanation.phases = phases(&explanation.markers, launch_ns, end_ns);
             let spans: Vec<_> = read.histories.tasks.iter().map(|task| task.spans(launch_ns, end_ns)).collect();
             let records = &recorded.recording.records;
-            explanation.shares = attribute(&read.histories, &spans, records, &explanation.phases, names);
+            account = attribute(&read.histories, &spans, records, &explanation.phases, names);
         }
         read.fill(&mut explanation, recorded, names);
+        if observation.timeline {
+            let (histories, markers) = (&read.histories, &explanation.markers);
+            let (spans, end_ns) = read.spans(recorded);
+            let (spans, account) = (&spans, &account);
+            let material =
+                Material { observation, recorded, histories, spans, account, markers, names, launch_ns, end_ns };
+            explanation.timeline = Some(Timeline::of(&material));
+        }
+        explanation.shares = account.shares;
+        let (records, scope) = (&recorded.recording.records, recorded.scope);
+        let windows = observation.steps.iter().map(|taken| taken.start_ns..taken.end_ns);
+        let activities =
+            (1..).zip(windows).map(|(step, window)| activity(records, scope, &read.histories, names, step, &window));
+        explanation.activity = activities.flatten().collect();
     } else if let Ok(wall_ns) = observation.outcome {
         explanation.phases = phases(&explanation.markers, launch_ns, launch_ns + wall_ns);
     }
@@ -79,8 +103,24 @@ impl Explanation {
         dataset.append(id, self.block)?;
         dataset.append(id, self.net)?;
         dataset.append(id, self.events)?;
-        dataset.append(id, request_rows(observation, launch_ns))?;
-        dataset.append(id, [instance_row(observation, unattributed_ns)])
+        dataset.append(id, self.activity)?;
+        dataset.append(id, step_rows::steps(observation))?;
+        dataset.append(id, step_rows::latencies(observation))?;
+        dataset.append(id, step_rows::answers(observation))?;
+        dataset.append(id, step_rows::traffic(observation))?;
+        dataset.append(id, step_rows::responses(observation))?;
+        dataset.append(id, io_rows::files(observation))?;
+        dataset.append(id, io_rows::offloads(observation))?;
+        if let Some(recorded) = &observation.recorded {
+            dataset.append(id, io_rows::block_latencies(observation, recorded))?;
+        }
+        dataset.append(id, step_rows::requests(observation))?;
+        let mut row = instance_row(observation, unattributed_ns);
+        if let Some(timeline) = self.timeline {
+            row.conditions_json = conditions_json(observation, Some(timeline.condition()));
+            timeline.append(id, dataset)?;
+        }
+        dataset.append(id, [row])
     }
 }
 
@@ -102,11 +142,18 @@ impl Reading {
         self.histories.tasks.iter().find(lives).map_or("unknown", |task| task.role_at(at_ns)).to_owned()
     }
 
+    /// What each thread did from the launch to the end of the recording, and that end.
+    fn spans(&self, recorded: &Recorded) -> (Vec<Vec<Span>>, u64) {
+        let end_ns = recorded.recording.records.last().map_or(self.launch_ns, |record| record.header().at_ns);
+        (self.histories.tasks.iter().map(|task| task.spans(self.launch_ns, end_ns)).collect(), end_ns)
+    }
+
     fn fill(&self, explanation: &mut Explanation, recorded: &Recorded, names: &Names) {
         let records = &recorded.recording.records;
-        let end_ns = records.last().map_or(self.launch_ns, |record| record.header().at_ns);
-        let spans: Vec<_> = self.histories.tasks.iter().map(|task| task.spans(self.launch_ns, end_ns)).collect();
-        explanation.exits = exits(records, recorded.scope, &self.histories, names).into_iter().map(exit_row).collect();
+        let (spans, _) = self.spans(recorded);
+        let all = 0..u64::MAX;
+        explanation.exits =
+            exits(records, recorded.scope, &self.histories, names, &all).into_iter().map(exit_row).collect();
         explanation.sched = self
             .histories
             .tasks
@@ -142,9 +189,12 @@ impl Reading {
                 detail: Some(wakeup.detail).filter(|detail| !detail.is_empty()),
                 count: wakeup.count,
                 waited_ns: wakeup.waited_ns,
+                waker_tid: None,
+                waker_inside: None,
+                on_cpu_after_ns: None,
             })
             .collect();
-        explanation.syscalls = calls(&self.histories, &spans)
+        explanation.syscalls = calls(&self.histories, &spans, &all)
             .into_iter()
             .map(|call| tables::Syscall {
                 role: call.role,
@@ -228,13 +278,18 @@ fn exit_row(exit: crate::correlate::ExitCount) -> tables::Exit {
         detail: exit.detail,
         count: exit.count,
         time_ns: exit.time_ns,
+        kernel_ns: None,
+        vmm_ns: None,
+        blocked_ns: None,
+        polled_ns: None,
+        runnable_ns: None,
         bucket_floor_ns: buckets.iter().map(|bucket| floor(bucket.value_iterated_to())).collect(),
         bucket_count: buckets.iter().map(|bucket| bucket.count_at_value()).collect(),
     }
 }
 
 /// An instant relative to the launch.
-fn since(launch_ns: u64, at_ns: u64) -> i64 {
+pub(super) fn since(launch_ns: u64, at_ns: u64) -> i64 {
     // Both are uptimes: their difference fits by centuries.
     at_ns.cast_signed() - launch_ns.cast_signed()
 }
@@ -267,25 +322,11 @@ fn attribution_row(share: Share) -> tables::Attribution {
     }
 }
 
-fn request_rows(observation: &Observation, launch_ns: u64) -> Vec<tables::Request> {
-    (0..)
-        .zip(&observation.requests)
-        .map(|(position, exchange)| tables::Request {
-            position,
-            started_ns: since(launch_ns, exchange.started_ns),
-            connected_ns: exchange.connected_ns.map(|at| since(launch_ns, at)),
-            first_byte_ns: exchange.first_byte_ns.map(|at| since(launch_ns, at)),
-            finished_ns: Some(since(launch_ns, exchange.finished_ns)),
-            status: exchange.status,
-            attempts_count: exchange.attempts,
-            body_bytes: exchange.body_bytes,
-            error: exchange.error.clone(),
-        })
-        .collect()
-}
-
 fn instance_row(observation: &Observation, unattributed_ns: Option<u64>) -> tables::Instance {
     tables::Instance {
+        experiment: observation.part.experiment.clone(),
+        variant: observation.part.variant.clone(),
+        repetition: observation.part.repetition,
         sandbox: observation.sandbox.clone(),
         workload: observation.workload.clone(),
         position: observation.position,
@@ -301,8 +342,14 @@ fn instance_row(observation: &Observation, unattributed_ns: Option<u64>) -> tabl
         network: observation.network.to_owned(),
         lost_events_count: observation.lost(),
         unattributed_ns,
-        conditions_json: serde_json::Value::from_iter(observation.conditions.clone()).to_string(),
+        conditions_json: conditions_json(observation, None),
     }
+}
+
+/// The further conditions of an instance; `timeline` is one when its single events are written.
+fn conditions_json(observation: &Observation, timeline: Option<String>) -> String {
+    let timeline = timeline.map(|condition| ("timeline".to_owned(), condition));
+    serde_json::Value::from_iter(observation.conditions.clone().into_iter().chain(timeline)).to_string()
 }
 
 /// `TaskNew` becomes `task_new`.
@@ -315,4 +362,33 @@ fn snake_case(name: &str) -> String {
         out.extend(letter.to_lowercase());
     }
     out
+}
+
+/// Every table exists, also when there is nothing to say in it: readers can tell "nothing seen" from "not looked at".
+pub(super) fn declare(dataset: &mut Dataset) -> Result<(), Error> {
+    dataset.declare::<tables::Instance>()?;
+    dataset.declare::<tables::Marker>()?;
+    dataset.declare::<tables::Phase>()?;
+    dataset.declare::<tables::Attribution>()?;
+    dataset.declare::<tables::Request>()?;
+    dataset.declare::<tables::Step>()?;
+    dataset.declare::<tables::Latency>()?;
+    dataset.declare::<tables::Answer>()?;
+    dataset.declare::<tables::Traffic>()?;
+    dataset.declare::<tables::Response>()?;
+    dataset.declare::<tables::File>()?;
+    dataset.declare::<tables::BlockLatency>()?;
+    dataset.declare::<tables::Offload>()?;
+    dataset.declare::<tables::Activity>()?;
+    dataset.declare::<tables::Outlier>()?;
+    dataset.declare::<tables::Exit>()?;
+    dataset.declare::<tables::Sched>()?;
+    dataset.declare::<tables::Wakeup>()?;
+    dataset.declare::<tables::Syscall>()?;
+    dataset.declare::<tables::Fault>()?;
+    dataset.declare::<tables::Block>()?;
+    dataset.declare::<tables::Net>()?;
+    dataset.declare::<tables::EventCount>()?;
+    dataset.flush()?;
+    Ok(())
 }

@@ -2,19 +2,44 @@
 //!
 //! ```text
 //! plan (who, with or without probes, in random order)
-//!   └─► instance (prepare, condition the page cache, launch, await readiness, ask, stop) ─► Observation
+//!   └─► trial (prepare, condition the page cache, launch, await readiness, ask, … steps …, stop) ─► Observation
 //!         └─► explain (pure: records → markers, phases, account, sums) ─► rows of the dataset
 //!               └─► summary (over instances: medians, shares, observer effect)
 //! ```
 
+mod alloc;
+mod burst;
 pub mod cold_start;
+pub mod conditions;
+mod cpu;
 mod explain;
-mod instance;
+pub mod idle;
+mod io_rows;
+pub mod kind;
+pub mod memory;
+mod network;
+mod observation;
+mod perform;
 mod plan;
-pub mod statistics;
+mod read;
+mod stage;
+pub mod step;
+mod step_rows;
+pub mod suite;
 mod summary;
+mod timeline;
+mod trial;
+mod unzip;
+mod warm;
+mod watch;
+mod window;
 
+pub use crate::statistics;
 pub use explain::{Explanation, explain};
-pub use instance::{Observation, Stage};
+pub use observation::{Observation, Part, Recorded};
+pub use perform::perform;
 pub use plan::{Arms, Cell, plan};
+pub use stage::{Place, Stage, Subject};
 pub use summary::{SandboxSummary, Summary, TopShare};
+pub use timeline::Timelines;
+pub use trial::Trial;

@@ -24,7 +24,8 @@ pub enum Arms {
 }
 
 impl Arms {
-    fn probes(self) -> &'static [bool] {
+    /// With probes or not, for each instance that is asked for.
+    pub fn probes(self) -> &'static [bool] {
         match self {
             Self::Probed => &[true],
             Self::Bare => &[false],

@@ -2,12 +2,15 @@
 
 use super::{
     explain::Explanation,
-    instance::Observation,
+    observation::Observation,
     statistics::{RelativeDifference, median, quantile, relative_difference},
 };
-use crate::correlate::Category;
+use crate::{
+    record::tables::{Attribution, Instance, Phase},
+    results::{Error, Kind, Run},
+};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Categories shown per sandbox.
 const TOP: usize = 5;
@@ -47,7 +50,7 @@ pub struct SandboxSummary {
     /// How much longer instances with probes take.
     pub observer_effect: Option<RelativeDifference>,
     /// Mean time of each phase over the instances with probes, in their order.
-    pub phases: Vec<(&'static str, f64)>,
+    pub phases: Vec<(String, f64)>,
     /// Largest shares of the wall time over the instances with probes.
     pub top: Vec<TopShare>,
     /// Largest unattributed share of an instance.
@@ -58,7 +61,7 @@ pub struct SandboxSummary {
 #[derive(Debug, Serialize)]
 pub struct TopShare {
     /// Category.
-    pub category: &'static str,
+    pub category: String,
     /// Who.
     pub role: Option<String>,
     /// What.
@@ -69,13 +72,67 @@ pub struct TopShare {
     pub share_ratio: f64,
 }
 
+/// What time was spent on: category, who, what.
+type Charge = (String, Option<String>, Option<String>);
+
 /// What is kept of one instance.
 struct Kept {
     probes: bool,
     wall: Result<u64, String>,
-    phases: Vec<(&'static str, u64)>,
-    shares: BTreeMap<(Category, Option<String>, Option<String>), u64>,
+    phases: Vec<(String, u64)>,
+    shares: BTreeMap<Charge, u64>,
     unattributed_ns: Option<u64>,
+}
+
+impl Summary {
+    /// What a run said at its end, from its tables; of a run that goes on or was killed, what it has written so far.
+    ///
+    /// # Errors
+    /// When a table can't be read.
+    pub fn of_run(run: &Run) -> Result<Self, Error> {
+        let about = run.row()?;
+        let instances = run.observed::<Instance>()?;
+        let instances = || instances.iter().flat_map(|table| &table.rows);
+        let mut kept: BTreeMap<&str, Kept> =
+            instances().map(|instance| (instance.instance_id.as_str(), Kept::of(instance))).collect();
+        for phase in run.observed::<Phase>()?.iter().flat_map(|table| &table.rows) {
+            if let Some(kept) = kept.get_mut(phase.instance_id.as_str()) {
+                kept.phases.push((phase.phase.clone(), phase.time_ns));
+            }
+        }
+        for share in run.observed::<Attribution>()?.iter().flat_map(|table| &table.rows) {
+            if let Some(kept) = kept.get_mut(share.instance_id.as_str()) {
+                let charge = (share.category.clone(), share.role.clone(), share.detail.clone());
+                *kept.shares.entry(charge).or_default() += share.time_ns;
+            }
+        }
+        let kinds: BTreeSet<Kind> = instances().map(|instance| Kind::of(instance)).collect();
+        let alone = |kind: &Kind| kinds.iter().filter(|other| other.sandbox == kind.sandbox).count() == 1;
+        let name = |kind: &Kind| if alone(kind) { kind.sandbox.clone() } else { kind.to_string() };
+        let mut gathered = Gathered::default();
+        for instance in instances() {
+            gathered.lost += instance.lost_events_count;
+            if let Some(kept) = kept.remove(instance.instance_id.as_str()) {
+                gathered.of_sandbox(&name(&Kind::of(instance))).push(kept);
+            }
+        }
+        let missing = about.probes_missing.filter(|_| !about.probes_available);
+        Ok(gathered.summary(run.id(), about.seed, missing))
+    }
+}
+
+impl Kept {
+    /// What the instance's own row tells.
+    fn of(instance: &Instance) -> Self {
+        let error = || instance.error.clone().unwrap_or_else(|| "no reason was written down".to_owned());
+        Self {
+            probes: instance.probes,
+            wall: instance.wall_ns.filter(|_| instance.ok).ok_or_else(error),
+            phases: Vec::new(),
+            shares: BTreeMap::new(),
+            unattributed_ns: instance.unattributed_ns,
+        }
+    }
 }
 
 /// Gathers instances as they end.
@@ -93,17 +150,30 @@ impl Gathered {
     pub(super) fn add(&mut self, sandbox: usize, observation: &Observation, explanation: &Explanation) {
         let mut shares = BTreeMap::new();
         for share in &explanation.shares {
-            let key = (share.category, share.role.clone(), share.detail.clone());
+            let key = (share.category.name().to_owned(), share.role.clone(), share.detail.clone());
             *shares.entry(key).or_default() += share.time_ns;
         }
         self.lost += observation.lost();
         self.sandboxes[sandbox].1.push(Kept {
             probes: observation.probes,
             wall: observation.outcome.clone(),
-            phases: explanation.phases.iter().map(|phase| (phase.name, phase.end_ns - phase.start_ns)).collect(),
+            phases: explanation
+                .phases
+                .iter()
+                .map(|phase| (phase.name.to_owned(), phase.end_ns - phase.start_ns))
+                .collect(),
             shares,
             unattributed_ns: explanation.unattributed_ns(),
         });
+    }
+
+    /// The instances of a sandbox, which is added if it is new.
+    fn of_sandbox(&mut self, sandbox: &str) -> &mut Vec<Kept> {
+        let place = self.sandboxes.iter().position(|(known, _)| known == sandbox).unwrap_or_else(|| {
+            self.sandboxes.push((sandbox.to_owned(), Vec::new()));
+            self.sandboxes.len() - 1
+        });
+        &mut self.sandboxes[place].1
     }
 
     /// Instances so far, and those of them that failed.
@@ -159,14 +229,14 @@ fn summarise(sandbox: &str, kept: &[Kept], seed: u64) -> SandboxSummary {
 }
 
 /// Mean time of each phase, in the order of the first instance that has it; an instance without a phase counts as 0.
-fn mean_phases(kept: &[&Kept]) -> Vec<(&'static str, f64)> {
-    let mut sums: Vec<(&'static str, f64)> = Vec::new();
+fn mean_phases(kept: &[&Kept]) -> Vec<(String, f64)> {
+    let mut sums: Vec<(String, f64)> = Vec::new();
     let with_phases: Vec<_> = kept.iter().filter(|kept| !kept.phases.is_empty()).collect();
     for kept in &with_phases {
-        for &(name, time_ns) in &kept.phases {
-            match sums.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => *sum += time_ns as f64,
-                None => sums.push((name, time_ns as f64)),
+        for (name, time_ns) in &kept.phases {
+            match sums.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += *time_ns as f64,
+                None => sums.push((name.clone(), *time_ns as f64)),
             }
         }
     }
@@ -178,7 +248,7 @@ fn mean_phases(kept: &[&Kept]) -> Vec<(&'static str, f64)> {
 
 fn top_shares(explained: &[&Kept]) -> Vec<TopShare> {
     let wall: f64 = explained.iter().filter_map(|kept| kept.wall.as_ref().ok()).map(|&wall| wall as f64).sum();
-    let mut sums: BTreeMap<&(Category, Option<String>, Option<String>), u64> = BTreeMap::new();
+    let mut sums: BTreeMap<&Charge, u64> = BTreeMap::new();
     for kept in explained {
         for (key, time_ns) in &kept.shares {
             *sums.entry(key).or_default() += time_ns;
@@ -186,8 +256,8 @@ fn top_shares(explained: &[&Kept]) -> Vec<TopShare> {
     }
     let mut sums: Vec<_> = sums.into_iter().filter(|&(_, time_ns)| time_ns > 0).collect();
     sums.sort_by_key(|&(_, time_ns)| std::cmp::Reverse(time_ns));
-    let row = |((category, role, detail), time_ns): (&(Category, Option<String>, Option<String>), u64)| TopShare {
-        category: category.name(),
+    let row = |((category, role, detail), time_ns): (&Charge, u64)| TopShare {
+        category: category.clone(),
         role: role.clone(),
         detail: detail.clone(),
         mean_ns: time_ns as f64 / explained.len() as f64,

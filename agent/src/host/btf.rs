@@ -1,7 +1,14 @@
 //! Where the running kernel keeps the fields that the probes read, from its own type information (BTF).
 
-use btf_rs::{Btf, Type};
-use std::path::{Path, PathBuf};
+use btf_rs::{Backend, Btf, Type};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::{
+    fmt::Display,
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -49,9 +56,10 @@ impl KernelTypes {
     /// # Errors
     /// When it can't be read or parsed.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Btf::from_file(path)
-            .map(Self)
-            .map_err(|error| Error::Unreadable { path: path.to_owned(), reason: error.to_string() })
+        let failed = |error: &dyn Display| Error::Unreadable { path: path.to_owned(), reason: error.to_string() };
+        let copy = in_memory(path).map_err(|error| failed(&error))?;
+        let path_of_copy = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        Btf::from_file_with_backend(path_of_copy, Backend::Mmap).map(Self).map_err(|error| failed(&error))
     }
 
     /// Bytes from the beginning of a structure to one of its fields, also when the field is inside unnamed members.
@@ -91,6 +99,14 @@ impl KernelTypes {
         }
         None
     }
+}
+
+/// Copies a file to memory that can be mapped, which the kernel's own file can't before 6.16. In a mapping only what is asked
+/// for is decoded: that takes milliseconds, where decoding all of the 150,000 types takes a tenth of a second.
+fn in_memory(path: &Path) -> io::Result<File> {
+    let mut copy = File::from(memfd_create("btf", MemfdFlags::CLOEXEC)?);
+    io::copy(&mut File::open(path)?, &mut copy)?;
+    Ok(copy)
 }
 
 #[cfg(test)]

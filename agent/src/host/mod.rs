@@ -3,5 +3,7 @@
 pub mod btf;
 pub mod clock;
 pub mod kallsyms;
+pub mod quiescence;
 pub mod support;
 pub mod tracefs;
+pub mod virtualization;

@@ -79,6 +79,12 @@ pub struct Tracefs {
 }
 
 impl Tracefs {
+    /// Number of a tracepoint, by which it can be counted; `None`: this kernel has no such tracepoint.
+    pub fn id(&self, category: &str, name: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.root.join("events").join(category).join(name).join("id")).ok()?;
+        text.trim().parse().ok()
+    }
+
     /// Whether the kernel has a tracepoint.
     pub fn has(&self, category: &str, name: &str) -> bool {
         self.root.join("events").join(category).join(name).is_dir()

@@ -1,3 +1,9 @@
 //! Measurements that need no BPF.
 
+pub mod counters;
+pub mod helpers;
+pub mod host_load;
+pub mod idle_states;
+pub mod memory;
 pub mod page_cache;
+pub mod threads;

@@ -1,43 +1,25 @@
-//! Loads the BPF object into the running kernel, and attaches and detaches what it can.
+//! Loads a BPF object into the running kernel, and attaches and detaches what it can.
 
 use super::{
-    Definition, Event, Hook, Kernel, PROBES,
-    ring::{Collector, Recording},
+    Definition, Event, Hook, Kernel,
     scope::{self, ScopeTable},
 };
 use crate::host::{btf::KernelTypes, tracefs};
 use anyhow::Context;
 use aya::{
-    Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{PerCpuArray, RingBuf},
+    Btf, Ebpf, EbpfLoader,
+    maps::{MapData, MapError, Stack},
     programs::{
-        PerfEvent, ProgramError, RawTracePoint, TracePoint,
+        BtfTracePoint, PerfEvent, ProgramError, RawTracePoint, TracePoint,
         perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
         raw_trace_point::RawTracePointLink,
+        tp_btf::BtfTracePointLink,
         trace_point::TracePointLink,
     },
     util::online_cpus,
 };
-use sandscope_ebpf::map::{Counters, Membership};
+use sandscope_ebpf::map::{Entry, Membership};
 use std::fmt::{self, Display, Formatter};
-
-/// Built by `cargo xtask build-ebpf`; CI checks that it is what its source gives.
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/probes.o");
-
-/// How to record.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Size of the ring buffer; a power of two, at least a page.
-    pub ring_bytes: u32,
-    /// Whether system calls are recorded (they split a thread's time into user and kernel).
-    pub syscalls: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { ring_bytes: 16 << 20, syscalls: true }
-    }
-}
 
 /// Why nothing can be recorded on this host.
 #[derive(Debug, thiserror::Error)]
@@ -75,43 +57,51 @@ impl Display for Missing {
     }
 }
 
-/// The probes, loaded into the kernel.
-pub struct Probes {
-    ebpf: Ebpf,
+/// The programs of one object, loaded into the kernel.
+pub(super) struct Programs {
+    /// Maps and programs.
+    pub(super) ebpf: Ebpf,
+    /// What this kernel can't do.
+    pub(super) missing: Vec<Missing>,
     scopes: ScopeTable,
-    collector: Collector,
-    hooks: Vec<(&'static Definition, &'static Hook)>,
-    missing: Vec<Missing>,
-    taken: Counters,
+    hooks: Vec<(&'static Definition, Hook)>,
     links: Vec<Link>,
 }
 
-impl Probes {
-    /// Loads every probe that this kernel supports, and tries each once.
+impl Programs {
+    /// Loads the programs of every probe that this kernel supports, and tries each once. `slots` is
+    /// how many threads can be in scope at once; `configure` sets the sizes of maps.
     ///
     /// # Errors
     /// When nothing could be recorded: no privilege, no type information, no tracefs, or a required probe fails.
-    pub fn load(options: Options) -> Result<Self, Error> {
-        tracefs::with_tracefs(|tracefs| Self::load_with(options, tracefs))
+    pub(super) fn load(
+        object: &[u8],
+        probes: &[&'static Definition],
+        slots: u16,
+        configure: impl FnOnce(&mut EbpfLoader<'_>) + Send,
+    ) -> Result<Self, Error> {
+        tracefs::with_tracefs(|tracefs| Self::load_with(object, probes, slots, configure, tracefs))
             .map_err(|error| Error::Load(error.to_string()))?
     }
 
-    fn load_with(options: Options, tracefs: &tracefs::Tracefs) -> Result<Self, Error> {
+    fn load_with(
+        object: &[u8],
+        probes: &[&'static Definition],
+        slots: u16,
+        configure: impl FnOnce(&mut EbpfLoader<'_>),
+        tracefs: &tracefs::Tracefs,
+    ) -> Result<Self, Error> {
         let failed = |error: anyhow::Error| Error::Load(format!("{error:#}"));
         let types = KernelTypes::of_running_kernel().map_err(|error| Error::Load(error.to_string()))?;
         let kernel = Kernel { types: &types, tracefs };
         let mut missing = Vec::new();
         let mut globals = Vec::new();
         let mut hooks = Vec::new();
-        for probe in PROBES {
-            if probe.name == "syscall" && !options.syscalls {
-                missing.push(Missing { probe: probe.name, program: None, reason: "turned off".to_owned() });
-                continue;
-            }
+        for &probe in probes {
             match (probe.globals)(&kernel) {
                 Ok(values) => {
                     globals.extend(values);
-                    hooks.extend((probe.hooks)(&kernel).iter().map(|hook| (probe, hook)));
+                    hooks.extend((probe.hooks)(&kernel).iter().map(|hook| (probe, *hook)));
                 }
                 Err(error) if probe.required => {
                     return Err(Error::Required { probe: probe.name, reason: format!("{error:#}") });
@@ -122,31 +112,28 @@ impl Probes {
             }
         }
         let chunks = scope::chunks().map_err(failed)?;
+        // Read once, here, for the object and for the programs that name types.
+        let types = Btf::from_sys_fs().map_err(|error| failed(error.into()))?;
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("EVENTS", options.ring_bytes).map_max_entries("SCOPE_OF", chunks);
+        loader.btf(Some(&types));
+        configure(&mut loader);
+        loader.map_max_entries("SCOPE_OF", chunks).map_max_entries("FREE_SLOTS", slots.into());
         for (name, value) in &globals {
             loader.override_global(name, value, true);
         }
-        let mut ebpf = loader.load(OBJECT).map_err(|error| failed(error.into()))?;
+        let mut ebpf = loader.load(object).map_err(|error| failed(error.into()))?;
+        fill(&mut ebpf, "FREE_SLOTS", slots).map_err(failed)?;
         let scopes = scope_table(&ebpf, chunks).map_err(failed)?;
-        let ring = ebpf.take_map("EVENTS").context("the BPF object has no map EVENTS").map_err(failed)?;
-        let ring = RingBuf::try_from(ring).map_err(|error| failed(error.into()))?;
-        let collector = Collector::start(ring).map_err(failed)?;
-        super::net::load(&mut ebpf).map_err(failed)?;
-        for &(_, hook) in &hooks {
-            load_program(&mut ebpf, hook).map_err(failed)?;
-        }
-        let mut probes =
-            Self { ebpf, scopes, collector, hooks, missing, taken: Counters::default(), links: Vec::new() };
-        probes.try_each_hook()?;
-        Ok(probes)
+        let mut programs = Self { ebpf, missing, scopes, hooks, links: Vec::new() };
+        programs.try_each_hook(&types)?;
+        Ok(programs)
     }
 
-    /// Attaches each program once, to learn which events this kernel really has.
-    fn try_each_hook(&mut self) -> Result<(), Error> {
+    /// Loads and attaches each program once, to learn which of them this kernel accepts and which events it really has.
+    fn try_each_hook(&mut self, types: &Btf) -> Result<(), Error> {
         for (probe, hook) in std::mem::take(&mut self.hooks) {
-            match attach(&mut self.ebpf, hook) {
-                Ok(_dropped) => self.hooks.push((probe, hook)),
+            match try_hook(&mut self.ebpf, hook, types) {
+                Ok(hook) => self.hooks.push((probe, hook)),
                 Err(error) if probe.required => {
                     return Err(Error::Required { probe: probe.name, reason: format!("{error:#}") });
                 }
@@ -160,30 +147,30 @@ impl Probes {
         Ok(())
     }
 
-    /// What this kernel can't do.
-    pub fn missing(&self) -> &[Missing] {
-        &self.missing
+    /// Whether this kernel took a program.
+    pub(super) fn has(&self, program: &str) -> bool {
+        self.hooks.iter().any(|(_, hook)| hook.program == program)
     }
 
-    /// Each probe with what is missing of it.
-    pub fn by_probe(&self) -> Vec<(&'static str, Vec<String>)> {
+    /// Each of these probes with what is missing of it.
+    pub(super) fn by_probe(&self, probes: &[&'static Definition]) -> Vec<(&'static str, Vec<String>)> {
         let of = |name| self.missing.iter().filter(move |missing| missing.probe == name);
         let describe = |missing: &Missing| match missing.program {
             Some(program) => format!("{program}: {}", missing.reason),
             None => missing.reason.clone(),
         };
-        PROBES.iter().map(|probe| (probe.name, of(probe.name).map(describe).collect())).collect()
+        probes.iter().map(|probe| (probe.name, of(probe.name).map(describe).collect())).collect()
     }
 
-    /// Makes the probes see everything in scope.
+    /// Makes the programs see everything in scope.
     ///
     /// # Errors
-    /// When the kernel refuses what it allowed when the probes were loaded.
-    pub fn attach(&mut self) -> anyhow::Result<()> {
+    /// When the kernel refuses what it allowed when they were loaded.
+    pub(super) fn attach(&mut self) -> anyhow::Result<()> {
         if !self.links.is_empty() {
             return Ok(());
         }
-        super::wakeup::forget_interrupts(&mut self.ebpf)?;
+        super::interrupt::forget(&mut self.ebpf)?;
         let (ebpf, hooks) = (&mut self.ebpf, &self.hooks);
         self.links = tracefs::with_tracefs(|_| {
             hooks.iter().map(|(_, hook)| attach(ebpf, hook)).collect::<anyhow::Result<_>>()
@@ -191,52 +178,52 @@ impl Probes {
         Ok(())
     }
 
-    /// Takes the probes away: the kernel runs as if they did not exist.
-    pub fn detach(&mut self) {
-        // The last attached first: see the probe `wakeup` for why the order matters.
+    /// Takes the programs away: the kernel runs as if they did not exist.
+    pub(super) fn detach(&mut self) {
+        // The last attached first: see the probe `interrupt` for why the order matters.
         while self.links.pop().is_some() {}
     }
 
     /// Says what a thread is from now on.
-    pub fn mark(&self, tid: u32, membership: Membership) {
+    pub(super) fn mark(&self, tid: u32, membership: Membership) {
         self.scopes.set(tid, membership);
     }
 
-    /// Everything recorded since the last call.
-    ///
-    /// # Errors
-    /// When the kernel refuses to give the counters or the records make no sense.
-    pub fn take(&mut self) -> anyhow::Result<Recording> {
-        let now = self.counters()?;
-        let mut since = now;
-        for (value, before) in since.seen.iter_mut().zip(self.taken.seen) {
-            *value -= before;
-        }
-        for (value, before) in since.lost.iter_mut().zip(self.taken.lost) {
-            *value -= before;
-        }
-        self.taken = now;
-        self.collector.take(since)
+    /// Says what a thread is from now on and which slot it has.
+    pub(super) fn seed(&self, tid: u32, entry: Entry) {
+        self.scopes.write(tid, entry);
     }
 
-    fn counters(&self) -> anyhow::Result<Counters> {
-        let map = self.ebpf.map("COUNTERS").context("the BPF object has no map COUNTERS")?;
-        let per_cpu: PerCpuArray<_, Counters> = PerCpuArray::try_from(map)?;
-        let mut total = Counters::default();
-        for cpu in per_cpu.get(&0, 0)?.iter() {
-            for (sum, value) in total.seen.iter_mut().zip(cpu.seen) {
-                *sum += value;
-            }
-            for (sum, value) in total.lost.iter_mut().zip(cpu.lost) {
-                *sum += value;
-            }
-        }
-        Ok(total)
+    /// Forgets what a thread is and which slot it has. To be called while no program runs.
+    pub(super) fn clear(&self, tid: u32) {
+        self.scopes.write(tid, Entry::NONE);
     }
+}
 
-    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+/// Fills a stack with the numbers from 1 to `count`, so that the smallest is taken first.
+pub(super) fn fill(ebpf: &mut Ebpf, name: &str, count: u16) -> anyhow::Result<()> {
+    let mut stack = stack(ebpf, name)?;
+    (1..=count).rev().try_for_each(|number| stack.push(number, 0))?;
+    Ok(())
+}
+
+/// Takes a number from a stack, if there is one left.
+pub(super) fn pop(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Option<u16>> {
+    match stack(ebpf, name)?.pop(0) {
+        Ok(number) => Ok(Some(number)),
+        Err(MapError::ElementNotFound) => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a number back to a stack.
+pub(super) fn push(ebpf: &mut Ebpf, name: &str, number: u16) -> anyhow::Result<()> {
+    Ok(stack(ebpf, name)?.push(number, 0)?)
+}
+
+fn stack<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<Stack<&'a mut MapData, u16>> {
+    let map = ebpf.map_mut(name).with_context(|| format!("the BPF object has no map {name}"))?;
+    Ok(Stack::try_from(map)?)
 }
 
 fn scope_table(ebpf: &Ebpf, chunks: u32) -> anyhow::Result<ScopeTable> {
@@ -255,8 +242,22 @@ where
     Ok(P::try_from(program)?)
 }
 
-fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
+/// Loads and attaches a program, or the one that takes its place where the kernel refuses it; returns which of the two.
+fn try_hook(ebpf: &mut Ebpf, hook: Hook, types: &Btf) -> anyhow::Result<Hook> {
+    let tried = load_program(ebpf, &hook, types).and_then(|()| attach(ebpf, &hook));
+    match (tried, hook.event) {
+        (Ok(_dropped), _) => Ok(hook),
+        (Err(error), Event::Typed(name, otherwise)) => {
+            tracing::debug!("{error:#}");
+            try_hook(ebpf, Hook { program: otherwise, event: Event::Raw(name) }, types)
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, hook: &Hook, types: &Btf) -> anyhow::Result<()> {
     let loaded = match hook.event {
+        Event::Typed(name, _) => program::<&mut BtfTracePoint>(ebpf, hook)?.load(name, types),
         Event::Raw(_) => program::<&mut RawTracePoint>(ebpf, hook)?.load(),
         Event::Classic(..) => program::<&mut TracePoint>(ebpf, hook)?.load(),
         Event::PageFaults => program::<&mut PerfEvent>(ebpf, hook)?.load(),
@@ -268,6 +269,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
 #[expect(dead_code, reason = "links are held for their drop")]
 enum Link {
     Raw(RawTracePointLink),
+    Typed(BtfTracePointLink),
     Classic(TracePointLink),
     Perf(Vec<PerfEventLink>),
 }
@@ -278,6 +280,11 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<Link> {
             let program = program::<&mut RawTracePoint>(ebpf, hook)?;
             let link = program.attach(name).with_context(|| format!("raw tracepoint {name}"))?;
             Link::Raw(program.take_link(link)?)
+        }
+        Event::Typed(name, _) => {
+            let program = program::<&mut BtfTracePoint>(ebpf, hook)?;
+            let link = program.attach().with_context(|| format!("tracepoint {name}"))?;
+            Link::Typed(program.take_link(link)?)
         }
         Event::Classic(category, name) => {
             let program = program::<&mut TracePoint>(ebpf, hook)?;

@@ -1,43 +1,27 @@
-//! User-space halves of the probes: one file per probe, named like its BPF half in `agent-ebpf/src`.
+//! User-space halves of the probes: a folder per mode and in it one file per probe, named like its BPF half in `agent-ebpf/src`.
 //!
-//! A probe is a [`Definition`]: which programs go where, and which facts of the running kernel they need. [`Probes`] loads
+//! A probe is a `Definition`: which programs go where, and which facts of the running kernel they need. [`Probes`] loads
 //! all that this kernel supports, once, and attaches and detaches them as the experiment asks. What the kernel lacks is a
 //! [`Missing`] with its reason; only the probes that nothing works without are required.
 
-mod block;
-mod kvm;
+mod aggregate;
+mod distribution;
+mod exits;
+mod interrupt;
 mod loader;
-mod memory;
-mod net;
-mod record;
-mod ring;
-mod sched;
+mod mapped;
 mod scope;
-mod syscall;
-mod wakeup;
+mod timeline;
 
 use crate::host::{btf::KernelTypes, tracefs::Tracefs};
 
-pub use block::device_name;
-pub use kvm::ExitReasons;
-pub use kvm::userspace_exit_name;
-pub use loader::{Error, Missing, Options, Probes};
-pub use net::{DeviceCounts, DeviceProbe};
-pub use record::Record;
-pub use ring::Recording;
-pub use syscall::name as syscall_name;
-
-/// All probes, those first that others build on.
-const PROBES: [&Definition; 8] = [
-    &scope::PROBE,
-    &sched::PROBE,
-    &wakeup::PROBE,
-    &syscall::PROBE,
-    &memory::PROBE,
-    &kvm::PROBE,
-    &block::PROBE,
-    &net::PROBE,
-];
+pub use aggregate::{Aggregate, Limits, Snapshot};
+pub use distribution::Distribution;
+pub use exits::{ExitReasons, userspace_exit_name};
+pub use loader::{Error, Missing};
+pub use timeline::{
+    DeviceCounts, DeviceProbe, FileSums, Options, Probes, Record, Recording, device_name, syscall_name,
+};
 
 /// One probe.
 struct Definition {
@@ -52,6 +36,7 @@ struct Definition {
 }
 
 /// A program and the event that it belongs to.
+#[derive(Clone, Copy)]
 struct Hook {
     program: &'static str,
     event: Event,
@@ -62,6 +47,9 @@ struct Hook {
 enum Event {
     /// A raw tracepoint, by name.
     Raw(&'static str),
+    /// A raw tracepoint whose arguments the program reads as the structures that they are, by name; and the program for the raw
+    /// tracepoint that takes its place where the kernel refuses that.
+    Typed(&'static str, &'static str),
     /// A classic tracepoint, by category and name.
     Classic(&'static str, &'static str),
     /// The software event of every page fault.

@@ -1,37 +1,19 @@
-//! Which threads belong to which sandbox. The BPF half follows the tasks; this half seeds it.
+//! Which threads belong to which sandbox: the table that the programs of every mode keep, and that this half seeds.
 
-use super::{Definition, Event::Raw, Hook};
+use super::{Global, Kernel, mapped::MappedArray};
 use anyhow::{Context, Result};
 use aya::maps::MapData;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use sandscope_ebpf::map::{Membership, SCOPE_CHUNK};
+use sandscope_ebpf::map::{Entry, Membership, SCOPE_CHUNK, ScopeChunk};
 use std::{
     fs,
-    os::fd::AsFd,
     ptr::NonNull,
     sync::atomic::{AtomicU16, Ordering},
 };
 
-pub(super) const PROBE: Definition = Definition {
-    name: "scope",
-    required: true,
-    hooks: |_| {
-        &[
-            Hook { program: "task_newtask", event: Raw("task_newtask") },
-            Hook { program: "sched_process_exec", event: Raw("sched_process_exec") },
-            Hook { program: "sched_process_exit", event: Raw("sched_process_exit") },
-        ]
-    },
-    globals: |kernel| {
-        Ok(vec![
-            ("TASK_PID", kernel.types.offset("task_struct", "pid")?),
-            ("TASK_MM", kernel.types.offset("task_struct", "mm")?),
-            ("MM_ARG_START", kernel.types.offset("mm_struct", "arg_start")?),
-            ("MM_ARG_END", kernel.types.offset("mm_struct", "arg_end")?),
-            ("BINPRM_FILENAME", kernel.types.offset("linux_binprm", "filename")?),
-        ])
-    },
-};
+/// Values of the `Global`s that the programs of every mode need to know whom an event concerns.
+pub(super) fn globals(kernel: &Kernel<'_>) -> Result<Vec<Global>> {
+    Ok(vec![("TASK_PID", kernel.types.offset("task_struct", "pid")?)])
+}
 
 /// Elements of `SCOPE_OF` that cover every thread number this kernel hands out.
 pub(super) fn chunks() -> Result<u32> {
@@ -42,44 +24,37 @@ pub(super) fn chunks() -> Result<u32> {
 }
 
 /// The map `SCOPE_OF`, in the agent's own memory: single stores, no system calls, no overwriting of neighbours.
-pub(super) struct ScopeTable {
-    elements: NonNull<AtomicU16>,
-    length: usize,
-}
+pub(super) struct ScopeTable(MappedArray<ScopeChunk>);
 
-// SAFETY: the mapping belongs to the table alone, and its elements are atomics.
-unsafe impl Send for ScopeTable {}
-// SAFETY: as above.
+// SAFETY: the elements are only written to, by atomic stores.
 unsafe impl Sync for ScopeTable {}
 
 impl ScopeTable {
     pub(super) fn map(map: &MapData, chunks: u32) -> Result<Self> {
-        let length = chunks as usize * SCOPE_CHUNK;
-        let bytes = length * size_of::<u16>();
-        // SAFETY: a fresh shared mapping of a map made with BPF_F_MMAPABLE; the kernel keeps at least `bytes` behind it.
-        let address = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map.fd().as_fd(), 0)
-        }
-        .with_context(|| format!("can't map the scope table ({bytes} bytes)"))?;
-        let elements = NonNull::new(address.cast()).context("the scope table was mapped at address 0")?;
-        Ok(Self { elements, length })
+        MappedArray::map(map, chunks).map(Self)
     }
 
     /// Says what a thread is from now on. Thread numbers beyond `pid_max` do not exist.
     pub(super) fn set(&self, tid: u32, membership: Membership) {
-        let index = tid as usize;
-        if index < self.length {
-            // SAFETY: inside of the mapping, which lives as long as `self`, and aligned.
-            let element = unsafe { self.elements.add(index).as_ref() };
-            element.store(membership.0, Ordering::Release);
+        if let Some(entry) = self.entry(tid) {
+            // SAFETY: inside of the mapping.
+            let field = unsafe { &raw mut (*entry.as_ptr()).membership.0 };
+            // SAFETY: aligned, valid as long as `self`, and from now on used as an atomic, since others may write to it meanwhile.
+            unsafe { AtomicU16::from_ptr(field) }.store(membership.0, Ordering::Release);
         }
     }
-}
 
-impl Drop for ScopeTable {
-    fn drop(&mut self) {
-        let bytes = self.length * size_of::<u16>();
-        // SAFETY: the mapping was made with this length and nobody refers to it any more. A failure would only leak it.
-        let _ = unsafe { munmap(self.elements.as_ptr().cast(), bytes) };
+    /// Says what is known of a thread, its slot included. To be called while no program uses the slot that it has.
+    pub(super) fn write(&self, tid: u32, value: Entry) {
+        if let Some(entry) = self.entry(tid) {
+            // SAFETY: aligned and valid as long as `self`; an entry is one word, so programs see the old one or the new one.
+            unsafe { entry.write_volatile(value) };
+        }
+    }
+
+    fn entry(&self, tid: u32) -> Option<NonNull<Entry>> {
+        let chunk = self.0.at(tid / SCOPE_CHUNK as u32)?;
+        // SAFETY: a chunk is an array of that many entries.
+        Some(unsafe { chunk.cast::<Entry>().add(tid as usize % SCOPE_CHUNK) })
     }
 }

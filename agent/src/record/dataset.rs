@@ -83,7 +83,14 @@ impl Dataset {
     }
 
     /// Writes a table about the run as a whole; these rows take the place of all that the run had there.
-    fn replace<R: OfRun>(&self, rows: &[R], more_metadata: impl IntoIterator<Item = KeyValue>) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When the file can't be written; the one before stays.
+    pub fn replace<R: OfRun>(
+        &self,
+        rows: &[R],
+        more_metadata: impl IntoIterator<Item = KeyValue>,
+    ) -> Result<(), Error> {
         let mut part = Part::default();
         for row in rows {
             part.push(None, row);

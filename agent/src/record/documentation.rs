@@ -89,6 +89,14 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_json_of_the_python_package_is_the_generated_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../analysis/sandscope_analysis/schema.json");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        let is_current = committed == format!("{:#}\n", schema_json());
+        assert!(is_current, "stale: run `sandscope schema --json > analysis/sandscope_analysis/schema.json`");
+    }
+
+    #[test]
     fn the_json_has_every_column() {
         let schema = schema_json();
         let exits = schema["tables"].as_array().unwrap().iter().find(|table| table["name"] == "exits").unwrap();

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io::Read,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -34,8 +34,8 @@ pub struct Manifest {
     pub host: Host,
     /// What each kind of sandbox says of itself: versions, platforms, hashes of binaries, by name.
     pub sandboxes: BTreeMap<String, BTreeMap<String, String>>,
-    /// What runs inside the sandboxes; null where nothing is put into them.
-    pub workload: Option<Artifact>,
+    /// What runs inside the sandboxes.
+    pub workloads: Vec<Artifact>,
     /// What could be probed.
     pub probes: Probes,
     /// What was controlled, and to which value.
@@ -89,7 +89,7 @@ impl Manifest {
             schema_version: SCHEMA_VERSION,
             host: Host::gather(Path::new("/")),
             sandboxes: BTreeMap::new(),
-            workload: None,
+            workloads: Vec::new(),
             probes: Probes::default(),
             conditions: BTreeMap::new(),
         }
@@ -124,29 +124,66 @@ impl Manifest {
 }
 
 impl Artifact {
-    /// Reads a file to know its length and hash.
+    /// Reads a file to know its length and hash; of a folder, those of all files in it and their paths.
     ///
     /// # Errors
     /// When it can't be read.
     pub fn read(name: &str, path: &Path) -> Result<Self, Error> {
-        let mut file = File::open(path).map_err(Error::file("open", path))?;
-        let mut hash = Sha256::new();
-        let mut size_bytes = 0;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let length = file.read(&mut buffer).map_err(Error::file("read", path))?;
-            if length == 0 {
-                break;
-            }
-            hash.update(&buffer[..length]);
-            size_bytes += length as u64;
+        let mut content = Content { hash: Sha256::new(), size_bytes: 0 };
+        if path.is_dir() {
+            content.add_folder(path, Path::new(""))?;
+        } else {
+            content.add_file(path)?;
         }
         Ok(Self {
             name: name.to_owned(),
             file_name: file_name(path),
-            sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-            size_bytes,
+            sha256: content.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            size_bytes: content.size_bytes,
         })
+    }
+}
+
+/// What was read so far.
+struct Content {
+    hash: Sha256,
+    size_bytes: u64,
+}
+
+impl Content {
+    fn add_file(&mut self, path: &Path) -> Result<(), Error> {
+        let mut file = File::open(path).map_err(Error::file("open", path))?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let length = file.read(&mut buffer).map_err(Error::file("read", path))?;
+            if length == 0 {
+                return Ok(());
+            }
+            self.hash.update(&buffer[..length]);
+            self.size_bytes += length as u64;
+        }
+    }
+
+    /// In the order of their names, each path with its length before its content, so that no two folders read the same.
+    fn add_folder(&mut self, folder: &Path, inside: &Path) -> Result<(), Error> {
+        let entries = fs::read_dir(folder).map_err(Error::file("list", folder))?;
+        let mut entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(Error::file("list", folder))?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let (path, inside) = (entry.path(), inside.join(entry.file_name()));
+            let metadata = entry.metadata().map_err(Error::file("examine", &path))?;
+            self.hash.update(inside.as_os_str().as_encoded_bytes());
+            self.hash.update(metadata.len().to_le_bytes());
+            if metadata.is_dir() {
+                self.add_folder(&path, &inside)?;
+            } else if metadata.is_symlink() {
+                let link = fs::read_link(&path).map_err(Error::file("read", &path))?;
+                self.hash.update(link.as_os_str().as_encoded_bytes());
+            } else {
+                self.add_file(&path)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -193,7 +230,7 @@ mod tests {
     fn an_artifact_is_its_content() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("abc");
-        std::fs::write(&path, "abc").unwrap();
+        fs::write(&path, "abc").unwrap();
         let artifact = Artifact::read("letters", &path).unwrap();
         // The example of FIPS 180-2, appendix B.1.
         assert_eq!(artifact.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -18,8 +18,8 @@ pub use error::Error;
 pub use host::Host;
 pub use manifest::{Artifact, Manifest, Outcome, Probes, command_line, unix_ns};
 pub use part::Limits;
-pub use table::{Column, Kind, OfInstance, OfRun, Row, Subject, Table};
+pub use table::{Cells, Column, Kind, OfInstance, OfRun, Row, Subject, Table};
 
 /// Version of the schema: one more whenever a column or table is removed, renamed or changes its type or meaning. New
-/// columns and tables leave it as it is.
+/// tables leave it as it is, and so do new columns that can be null; what was written before has null there.
 pub const SCHEMA_VERSION: u32 = 1;

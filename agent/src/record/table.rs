@@ -5,7 +5,8 @@
 //! `run_id` and `instance_id`, which every table starts with, are not written with the table: the dataset knows them.
 
 use arrow_array::{
-    ArrayRef,
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+    UInt16Array, UInt32Array, UInt64Array,
     builder::{
         ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, ListBuilder, StringBuilder,
         UInt16Builder, UInt32Builder, UInt64Builder,
@@ -151,9 +152,11 @@ fn list_element() -> Arc<Field> {
 }
 
 /// A type that a column can have.
-pub trait Value {
+pub trait Value: Sized {
     /// Collects such values.
     type Builder: ArrayBuilder;
+    /// Holds such values after they were read.
+    type Array: Array + 'static;
     /// How the column calls it.
     const KIND: Kind;
     /// Whether a value may be missing.
@@ -164,13 +167,22 @@ pub trait Value {
 
     /// Appends a value, or a null, and returns how many bytes it takes in memory.
     fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize;
+
+    /// The value in a row of a column, or of one that the file does not have; `None` where there must be one and is not.
+    fn read(column: Option<&Self::Array>, row: usize) -> Option<Self>;
+}
+
+/// The column, if it has a value in this row.
+fn present<A: Array>(column: Option<&A>, row: usize) -> Option<&A> {
+    column.filter(|column| !column.is_null(row))
 }
 
 /// Implements [`Value`] for types of fixed size.
 macro_rules! fixed_size_values {
-    ($($type:ty => $builder:ty, $kind:ident;)+) => {$(
+    ($($type:ty => $builder:ty, $array:ty, $kind:ident;)+) => {$(
         impl Value for $type {
             type Builder = $builder;
+            type Array = $array;
             const KIND: Kind = Kind::$kind;
             const NULLABLE: bool = false;
 
@@ -182,18 +194,22 @@ macro_rules! fixed_size_values {
                 builder.append_option(value.copied());
                 size_of::<Self>()
             }
+
+            fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
+                Some(present(column, row)?.value(row))
+            }
         }
     )+};
 }
 
 fixed_size_values! {
-    bool => BooleanBuilder, Bool;
-    u16 => UInt16Builder, UInt16;
-    u32 => UInt32Builder, UInt32;
-    u64 => UInt64Builder, UInt64;
-    i32 => Int32Builder, Int32;
-    i64 => Int64Builder, Int64;
-    f64 => Float64Builder, Float64;
+    bool => BooleanBuilder, BooleanArray, Bool;
+    u16 => UInt16Builder, UInt16Array, UInt16;
+    u32 => UInt32Builder, UInt32Array, UInt32;
+    u64 => UInt64Builder, UInt64Array, UInt64;
+    i32 => Int32Builder, Int32Array, Int32;
+    i64 => Int64Builder, Int64Array, Int64;
+    f64 => Float64Builder, Float64Array, Float64;
 }
 
 /// Bytes that each value of variable size takes in memory beside its content.
@@ -201,6 +217,7 @@ const OFFSET_BYTES: usize = size_of::<i32>();
 
 impl Value for String {
     type Builder = StringBuilder;
+    type Array = StringArray;
     const KIND: Kind = Kind::String;
     const NULLABLE: bool = false;
 
@@ -212,10 +229,15 @@ impl Value for String {
         builder.append_option(value);
         value.map_or(0, String::len) + OFFSET_BYTES
     }
+
+    fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
+        Some(present(column, row)?.value(row).to_owned())
+    }
 }
 
 impl Value for Vec<u64> {
     type Builder = ListBuilder<UInt64Builder>;
+    type Array = ListArray;
     const KIND: Kind = Kind::UInt64List;
     const NULLABLE: bool = false;
 
@@ -230,10 +252,16 @@ impl Value for Vec<u64> {
         builder.append(value.is_some());
         value.map_or(0, |elements| size_of_val(elements.as_slice())) + OFFSET_BYTES
     }
+
+    fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
+        let elements = present(column, row)?.value(row);
+        elements.as_any().downcast_ref::<UInt64Array>().map(|elements| elements.values().to_vec())
+    }
 }
 
 impl<V: Value> Value for Option<V> {
     type Builder = V::Builder;
+    type Array = V::Array;
     const KIND: Kind = V::KIND;
     const NULLABLE: bool = true;
 
@@ -244,14 +272,57 @@ impl<V: Value> Value for Option<V> {
     fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize {
         V::push(value.and_then(Self::as_ref), builder)
     }
+
+    fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
+        match present(column, row) {
+            None => Some(None),
+            column => V::read(column, row).map(Some),
+        }
+    }
 }
 
 /// A row of a table.
-pub trait Row: 'static {
+pub trait Row: Sized + 'static {
     /// The table.
     const TABLE: Table;
     /// Collects such rows.
     type Columns: Columns<Self>;
+
+    /// The rows of a batch, whose columns may be in any order; where it lacks one that can be null, all rows have null.
+    ///
+    /// # Errors
+    /// When a column is missing, of another type or null where that can't be; says which.
+    fn read(batch: &RecordBatch) -> Result<Vec<Self>, String>;
+}
+
+/// A column of a batch, being read.
+pub struct Cells<'a, V: Value> {
+    name: &'static str,
+    array: Option<&'a V::Array>,
+}
+
+impl<'a, V: Value> Cells<'a, V> {
+    /// The column of this name.
+    ///
+    /// # Errors
+    /// When it has values of another type.
+    pub fn of(batch: &'a RecordBatch, name: &'static str) -> Result<Self, String> {
+        let Some(column) = batch.column_by_name(name) else { return Ok(Self { name, array: None }) };
+        let array = column.as_any().downcast_ref();
+        let wrong = || format!("its column `{name}` is {}, not {}", column.data_type(), V::KIND.data_type());
+        Ok(Self { name, array: Some(array.ok_or_else(wrong)?) })
+    }
+
+    /// The value in a row of the batch.
+    ///
+    /// # Errors
+    /// When there must be one and is not.
+    pub fn read(&self, row: usize) -> Result<V, String> {
+        V::read(self.array, row).ok_or_else(|| match self.array {
+            None => format!("it has no column `{}`", self.name),
+            Some(_) => format!("its column `{}` has no value in row {row}", self.name),
+        })
+    }
 }
 
 /// A row of a table about the run as a whole.
@@ -321,6 +392,12 @@ macro_rules! tables {
                         ],
                     };
                     type Columns = Columns;
+
+                    fn read(batch: &arrow_array::RecordBatch) -> Result<Vec<Self>, String> {
+                        $(let $column = table::Cells::<$type>::of(batch, stringify!($column))?;)+
+                        let row = |row| Ok($row { $($column: $column.read(row)?,)+ });
+                        (0..batch.num_rows()).map(row).collect()
+                    }
                 }
 
                 table::tables!(@marker $subject $row);

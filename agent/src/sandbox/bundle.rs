@@ -1,41 +1,36 @@
 //! The OCI bundle that runc and runsc start: the workload, its file, and as little else as they accept.
 //!
-//! The workload's files are not copied: a hard link, or where the file systems differ a bind mount, leads to the same inode,
-//! so that all sandboxes and the host share its pages in the page cache and "primed" means the same for each.
+//! Unless a copy is asked for, the workload's files are not copied: a hard link, or where the file systems differ a bind mount,
+//! leads to the same inode, so that all sandboxes and the host share its pages in the page cache and "primed" means the same
+//! for each.
 
 use super::{
     Specification,
     child::SEARCH_PATH,
-    executable::ensure_static,
+    files,
     journal::{Journal, Resource},
     network::Network,
     undo::CGROUP_PREFIX,
 };
+use crate::workload::Content;
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::{
-    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceCgroupBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder,
-    PosixRlimitType, Process, ProcessBuilder, RootBuilder, SpecBuilder, UserBuilder, get_default_maskedpaths,
-    get_default_readonly_paths,
+    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+    LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
+    RootBuilder, SpecBuilder, UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
-use rustix::{
-    mount::mount_bind,
-    process::{Resource as Limit, getrlimit},
-};
+use rustix::process::{Resource as Limit, getrlimit};
 use std::{
-    fs::{self, File},
-    io::ErrorKind,
+    fs,
     path::{Path, PathBuf},
 };
 
-/// Where the workload is, inside.
-const EXECUTABLE: &str = "/app";
-
 /// Where the file of `/static` is, inside.
-const STATIC_FILE: &str = "/static_file";
+pub const STATIC_FILE: &str = "/static_file";
 
 /// Where the workload may write, inside: a directory that it makes itself on the tmpfs `/tmp`.
-const SCRATCH: &str = "/tmp/unzipped";
+pub const SCRATCH: &str = "/tmp/unzipped";
 
 /// Most that a workload may write to its tmpfs.
 pub const SCRATCH_SIZE: &str = "size=1g";
@@ -48,8 +43,8 @@ const OPEN_FILES: u64 = 65_536;
 pub struct Bundle {
     /// The directory to give to the runtime.
     pub path: PathBuf,
-    /// How its files share their pages with the host's: `hard link` or `bind mount`.
-    pub sharing: &'static str,
+    /// How its files came to it, such as `hard link`.
+    pub files: &'static str,
 }
 
 impl Bundle {
@@ -58,46 +53,30 @@ impl Bundle {
     /// # Errors
     /// When the workload can't be used, or the host refuses a file, mount or cgroup.
     pub fn prepare(specification: &Specification, network: &Network, journal: &mut Journal) -> Result<Self> {
-        let workload = &specification.workload;
-        ensure_static(&workload.executable)?;
         let path = specification.directory.join("bundle");
-        let root = path.join("rootfs");
-        for directory in ["", "proc", "dev", "tmp"] {
-            let directory = root.join(directory);
-            fs::create_dir_all(&directory).with_context(|| format!("could not make {}", directory.display()))?;
-        }
-        let mut sharing = share(&workload.executable, &inside(&root, EXECUTABLE))?;
-        if let Some(file) = &workload.static_file {
-            let shared = share(file, &inside(&root, STATIC_FILE))?;
-            if shared != sharing {
-                sharing = "hard link and bind mount";
-            }
-        }
+        fs::create_dir_all(&path).with_context(|| format!("could not make {}", path.display()))?;
+        let files = files::provide(specification, &path, "rootfs", STATIC_FILE)?;
         let cgroup = format!("/{CGROUP_PREFIX}{}", specification.label);
         record_cgroups(&cgroup, journal)?;
 
         let linux = LinuxBuilder::default()
             .namespaces(namespaces(network)?)
             .cgroups_path(cgroup)
-            .resources(
-                LinuxResourcesBuilder::default()
-                    .devices([LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?])
-                    .build()?,
-            )
+            .resources(resources(specification)?)
             .masked_paths(get_default_maskedpaths())
             .readonly_paths(get_default_readonly_paths());
         let spec = SpecBuilder::default()
             // What is used here is as old as that; runtimes refuse a newer version than theirs.
             .version("1.0.2")
             .hostname(specification.label.clone())
-            .root(RootBuilder::default().path("rootfs").readonly(true).build()?)
+            .root(RootBuilder::default().path("rootfs").readonly(files != "overlay").build()?)
             .process(process(specification, network)?)
-            .mounts(mounts()?)
+            .mounts(mounts(specification)?)
             .linux(linux.build()?)
             .build()?;
         let config = path.join("config.json");
         spec.save(&config).with_context(|| format!("could not write {}", config.display()))?;
-        Ok(Self { path, sharing })
+        Ok(Self { path, files })
     }
 }
 
@@ -106,21 +85,20 @@ fn inside(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// Puts the file into the bundle without copying it; says how.
-fn share(file: &Path, target: &Path) -> Result<&'static str> {
-    let source = file.canonicalize().with_context(|| format!("could not find {}", file.display()))?;
-    match fs::hard_link(&source, target) {
-        Ok(()) => Ok("hard link"),
-        Err(error) if matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::PermissionDenied) => {
-            File::create(target).with_context(|| format!("could not make {}", target.display()))?;
-            mount_bind(&source, target)
-                .with_context(|| format!("could not bind {} to {}", source.display(), target.display()))?;
-            Ok("bind mount")
-        }
-        Err(error) => {
-            Err(error).with_context(|| format!("could not link {} to {}", target.display(), source.display()))
-        }
+fn resources(specification: &Specification) -> Result<LinuxResources> {
+    /// Of a CPU bandwidth limit, in microseconds: the kernel's default.
+    const PERIOD_US: u64 = 100_000;
+    let limits = &specification.resources;
+    let mut resources = LinuxResourcesBuilder::default()
+        .devices([LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?]);
+    if let Some(bytes) = limits.memory_bytes {
+        resources = resources.memory(LinuxMemoryBuilder::default().limit(i64::try_from(bytes)?).build()?);
     }
+    if let Some(cpus) = limits.vcpus {
+        let quota_us = i64::from(cpus) * PERIOD_US as i64;
+        resources = resources.cpu(LinuxCpuBuilder::default().period(PERIOD_US).quota(quota_us).build()?);
+    }
+    Ok(resources.build()?)
 }
 
 /// Writes down every directory that the runtime may make for this cgroup: one in each hierarchy.
@@ -166,7 +144,7 @@ fn process(specification: &Specification, network: &Network) -> Result<Process> 
         .build()?;
     // Without CAP_SYS_RESOURCE a runtime can't raise the limit.
     let open_files = getrlimit(Limit::Nofile).maximum.map_or(OPEN_FILES, |limit| limit.min(OPEN_FILES));
-    let mut arguments = vec![EXECUTABLE.to_owned()];
+    let mut arguments = specification.workload.content.command();
     let static_file = specification.workload.static_file.as_ref().map(|_| Path::new(STATIC_FILE));
     arguments.extend(specification.arguments(network, static_file, Path::new(SCRATCH)));
     Ok(ProcessBuilder::default()
@@ -185,9 +163,9 @@ fn process(specification: &Specification, network: &Network) -> Result<Process> 
         .build()?)
 }
 
-fn mounts() -> Result<Vec<Mount>> {
+fn mounts(specification: &Specification) -> Result<Vec<Mount>> {
     let options = |options: &[&str]| options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>();
-    Ok(vec![
+    let mut mounts = vec![
         MountBuilder::default().destination("/proc").typ("proc").source("proc").options(Vec::new()).build()?,
         MountBuilder::default()
             .destination("/dev")
@@ -201,5 +179,12 @@ fn mounts() -> Result<Vec<Mount>> {
             .source("tmpfs")
             .options(options(&["nosuid", "nodev", "noexec", "mode=1777", SCRATCH_SIZE]))
             .build()?,
-    ])
+    ];
+    // A root file system is used as it is, so nothing can be linked into it.
+    if let (Content::Root(_), Some(file)) = (&specification.workload.content, &specification.workload.static_file) {
+        let file = file.canonicalize().with_context(|| format!("could not find {}", file.display()))?;
+        let bind = MountBuilder::default().destination(STATIC_FILE).typ("bind").source(file);
+        mounts.push(bind.options(options(&["bind", "ro"])).build()?);
+    }
+    Ok(mounts)
 }

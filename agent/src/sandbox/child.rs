@@ -18,7 +18,7 @@ use rustix::{
 };
 use std::{
     ffi::{OsStr, c_int},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Once,
@@ -82,6 +82,41 @@ impl Program {
     pub fn enter(&mut self, namespace: OwnedFd, kind: LinkNameSpaceType) -> &mut Self {
         self.image.enter(namespace, kind as c_int);
         self
+    }
+
+    /// Makes this folder the child's root directory; the path of the program is then one below it.
+    ///
+    /// # Errors
+    /// When the path holds a NUL.
+    pub fn root(&mut self, folder: &Path) -> Result<&mut Self> {
+        self.image.root(folder)?;
+        Ok(self)
+    }
+
+    /// Leaves a file descriptor open in the child; returns the number by which the child knows it.
+    pub fn inherit(&mut self, descriptor: OwnedFd) -> RawFd {
+        let number = descriptor.as_raw_fd();
+        self.image.inherit(descriptor);
+        number
+    }
+
+    /// Takes what it prints to its standard error apart from what it prints to its standard output.
+    ///
+    /// # Errors
+    /// When the agent is out of file descriptors or threads.
+    pub fn separate_errors(&mut self) -> Result<Console> {
+        let (console, write) = Console::new()?;
+        self.image.separate_errors(write);
+        Ok(console)
+    }
+
+    /// Drops what it prints.
+    ///
+    /// # Errors
+    /// When `/dev/null` can't be opened.
+    pub fn silence(&mut self) -> Result<&mut Self> {
+        self.image.silence()?;
+        Ok(self)
     }
 
     /// Starts it.
@@ -200,9 +235,14 @@ pub fn run(path: &Path, instance: &Path, arguments: &[&OsStr], limit: Duration) 
     }
 }
 
-/// The last lines of a console as the end of a sentence about its child.
-fn quote(console: &Console) -> String {
+/// The last lines of a dead child's console as the end of a sentence about it.
+pub fn quote(console: &Console) -> String {
     console.await_end(OUTPUT_LIMIT);
+    last_lines(console)
+}
+
+/// The last lines of a console so far as the end of a sentence about who printed them.
+pub fn last_lines(console: &Console) -> String {
     let lines = console.last_lines(SHOWN_LINES);
     if lines.is_empty() {
         return ", having printed nothing".into();

@@ -4,25 +4,31 @@
 //! thread of its own reads the pipe until its end, keeps the last [`TAIL_BYTES`], and [`Console::last_lines`] escapes what
 //! could act on a terminal.
 
+use crate::{host::clock::monotonic_ns, printable::printable};
 use anyhow::{Context as _, Result};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
-    time::{ClockId, clock_gettime},
 };
 use std::{
     collections::VecDeque,
     future::Future,
     os::fd::OwnedFd,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 use tokio::sync::watch;
 
+/// Bytes kept of a line in which a text is looked for: no text that anybody waits for is longer.
+const LINE_BYTES: usize = 1024;
+
 /// Bytes kept of what was printed.
 pub const TAIL_BYTES: usize = 16 * 1024;
+
+/// Lines kept with the instant of their end, from the first on.
+const TIMED_LINES: usize = 2000;
 
 /// Characters shown of one line.
 const LINE_CHARACTERS: usize = 240;
@@ -34,10 +40,11 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Console {
     shared: Arc<Shared>,
-    first_byte: watch::Receiver<FirstByte>,
+    progress: watch::Receiver<Progress>,
     /// Tells the reader to end although somebody still holds the other end of the pipe.
     stop: OwnedFd,
     reader: Option<JoinHandle<()>>,
+    reader_tid: u32,
 }
 
 #[derive(Debug, Default)]
@@ -51,13 +58,39 @@ struct State {
     tail: VecDeque<u8>,
     total_bytes: u64,
     ended: bool,
+    /// The line that is being written, up to [`LINE_BYTES`].
+    line: Vec<u8>,
+    milestones: Vec<Milestone>,
+    reached: Vec<Reached>,
+    timed: Vec<(u64, String)>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum FirstByte {
-    Awaited,
-    At { ns: u64 },
-    Never,
+/// A line of a console that means something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Milestone {
+    /// Name of the marker that it is.
+    pub marker: &'static str,
+    /// The first line that contains this is meant; an empty text means the first byte.
+    pub text: String,
+}
+
+/// A milestone, and when it was there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Name of the marker.
+    pub marker: &'static str,
+    /// When the line was seen, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// The line, without harm to a terminal.
+    pub line: String,
+}
+
+/// What whoever waits for a console has to know.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    first_byte_ns: Option<u64>,
+    reached: usize,
+    ended: bool,
 }
 
 impl Console {
@@ -70,15 +103,26 @@ impl Console {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("could not make an eventfd for a child's output")?;
         let stopped = stop.try_clone().context("could not duplicate an eventfd")?;
         let shared = Arc::new(Shared::default());
-        let (sender, first_byte) = watch::channel(FirstByte::Awaited);
+        let (sender, progress) = watch::channel(Progress::default());
+        let (tell, told) = mpsc::channel();
         let reader = std::thread::Builder::new()
             .name("console".into())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || shared.drain(&read, &stopped, &sender)
+                move || {
+                    // Who asks waits below, unless it has died.
+                    let _ = tell.send(rustix::thread::gettid().as_raw_pid().cast_unsigned());
+                    shared.drain(&read, &stopped, &sender);
+                }
             })
             .context("could not start the thread that reads a child's output")?;
-        Ok((Self { shared, first_byte, stop, reader: Some(reader) }, write))
+        let reader_tid = told.recv().context("the thread that reads a child's output ended at once")?;
+        Ok((Self { shared, progress, stop, reader: Some(reader), reader_tid }, write))
+    }
+
+    /// Number of the thread that reads: the first byte counts from when it has it.
+    pub fn reader_tid(&self) -> u32 {
+        self.reader_tid
     }
 
     /// Bytes printed so far, including those that are not kept.
@@ -101,22 +145,50 @@ impl Console {
         lines
     }
 
+    /// Looks out for a line from now on.
+    pub fn expect(&self, marker: &'static str, text: impl Into<String>) {
+        self.shared.lock().milestones.push(Milestone { marker, text: text.into() });
+    }
+
+    /// The milestones that were reached so far, in order of time.
+    pub fn reached(&self) -> Vec<Reached> {
+        self.shared.lock().reached.clone()
+    }
+
+    /// The first `TIMED_LINES` lines that are not empty, shortened and made harmless like those of [`Console::last_lines`],
+    /// each with the instant at which its end was seen, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn timed_lines(&self) -> Vec<(u64, String)> {
+        self.shared.lock().timed.clone()
+    }
+
     /// When the first byte was seen, in nanoseconds of `CLOCK_MONOTONIC`.
     pub fn first_byte_ns(&self) -> Option<u64> {
-        match *self.first_byte.borrow() {
-            FirstByte::At { ns } => Some(ns),
-            FirstByte::Awaited | FirstByte::Never => None,
-        }
+        self.progress.borrow().first_byte_ns
     }
 
     /// Waits for the first byte and tells when it was seen, in nanoseconds of `CLOCK_MONOTONIC`; `None` when the output ended
     /// without one. Does not borrow the console.
     pub fn first_byte(&self) -> impl Future<Output = Option<u64>> + Send + use<> {
-        let mut receiver = self.first_byte.clone();
+        let mut receiver = self.progress.clone();
         async move {
-            match receiver.wait_for(|state| !matches!(state, FirstByte::Awaited)).await.as_deref() {
-                Ok(&FirstByte::At { ns }) => Some(ns),
-                Ok(FirstByte::Awaited | FirstByte::Never) | Err(_) => None,
+            let progress = receiver.wait_for(|progress| progress.first_byte_ns.is_some() || progress.ended).await;
+            progress.ok().and_then(|progress| progress.first_byte_ns)
+        }
+    }
+
+    /// Waits for a milestone; `None` when the output ended without it. Does not borrow the console.
+    pub fn milestone(&self, marker: &'static str) -> impl Future<Output = Option<u64>> + Send + use<> {
+        let mut receiver = self.progress.clone();
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let find =
+                || shared.lock().reached.iter().find(|reached| reached.marker == marker).map(|found| found.at_ns);
+            loop {
+                let ended = receiver.borrow_and_update().ended;
+                let found = find();
+                if found.is_some() || ended || receiver.changed().await.is_err() {
+                    return found;
+                }
             }
         }
     }
@@ -148,7 +220,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain(&self, pipe: &OwnedFd, stop: &OwnedFd, first_byte: &watch::Sender<FirstByte>) {
+    fn drain(&self, pipe: &OwnedFd, stop: &OwnedFd, progress: &watch::Sender<Progress>) {
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let mut watched = [PollFd::new(pipe, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
@@ -164,13 +236,12 @@ impl Shared {
             match rustix::io::read(pipe, &mut buffer) {
                 Ok(0) => break,
                 Ok(length) => {
-                    self.lock().append(&buffer[..length]);
-                    first_byte.send_if_modified(|state| {
-                        let first = matches!(state, FirstByte::Awaited);
-                        if first {
-                            *state = FirstByte::At { ns: at_ns };
-                        }
-                        first
+                    let reached = self.lock().append(&buffer[..length], at_ns);
+                    progress.send_if_modified(|progress| {
+                        let news = progress.first_byte_ns.is_none() || progress.reached != reached;
+                        progress.first_byte_ns.get_or_insert(at_ns);
+                        progress.reached = reached;
+                        news
                     });
                 }
                 Err(Errno::INTR) => (),
@@ -179,50 +250,49 @@ impl Shared {
         }
         self.lock().ended = true;
         self.ended.notify_all();
-        first_byte.send_if_modified(|state| {
-            let none = matches!(state, FirstByte::Awaited);
-            if none {
-                *state = FirstByte::Never;
-            }
-            none
-        });
+        progress.send_modify(|progress| progress.ended = true);
     }
 }
 
 impl State {
-    fn append(&mut self, bytes: &[u8]) {
+    /// Takes what was read; returns how many milestones were reached so far.
+    fn append(&mut self, bytes: &[u8], at_ns: u64) -> usize {
         self.total_bytes += bytes.len() as u64;
         let kept = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
         let excess = (self.tail.len() + kept.len()).saturating_sub(TAIL_BYTES);
         self.tail.drain(..excess);
         self.tail.extend(kept);
+        if !self.milestones.is_empty() || self.timed.len() < TIMED_LINES {
+            self.look_out(bytes, at_ns);
+        }
+        self.reached.len()
+    }
+
+    fn look_out(&mut self, bytes: &[u8], at_ns: u64) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE_BYTES - self.line.len();
+            self.line.extend(&part[..part.len().min(room)]);
+            let text = String::from_utf8_lossy(&self.line);
+            // Also before the line is complete: some guests print no line break for a while.
+            let reached = self.milestones.extract_if(.., |milestone| text.contains(&milestone.text));
+            let line = || harmless(text.trim());
+            self.reached.extend(reached.map(|milestone| Reached { marker: milestone.marker, at_ns, line: line() }));
+            if part.ends_with(b"\n") {
+                if self.timed.len() < TIMED_LINES && !text.trim().is_empty() {
+                    self.timed.push((at_ns, harmless(text.trim_end())));
+                }
+                self.line.clear();
+            }
+        }
     }
 }
 
-/// `CLOCK_MONOTONIC` in nanoseconds: the clock of the BPF programs.
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
-}
-
-/// The line, shortened, with control characters and those that reorder text escaped.
+/// The line, shortened and fit to be shown.
 fn harmless(line: &str) -> String {
-    let mut shown = String::new();
-    for (position, character) in line.chars().enumerate() {
-        if position == LINE_CHARACTERS {
-            shown.push('…');
-            break;
-        }
-        let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character == '\t' {
-            shown.push(' ');
-        } else if character.is_control() || reorders {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
-        }
+    match line.char_indices().nth(LINE_CHARACTERS) {
+        Some((end, _)) => printable(&line[..end]) + "…",
+        None => printable(line),
     }
-    shown
 }
 
 #[cfg(test)]
@@ -274,5 +344,39 @@ mod tests {
         let (console, write) = Console::new().unwrap();
         drop(write);
         assert_eq!(console.first_byte().await, None);
+    }
+
+    #[test]
+    fn one_line_can_be_several_milestones() {
+        let (console, write) = Console::new().unwrap();
+        for (marker, text) in [("init", "init: up"), ("first", ""), ("app", "init: app")] {
+            console.expect(marker, text);
+        }
+        File::from(write).write_all(b"init: up\ninit: app\n").unwrap();
+        assert!(console.await_end(Duration::from_secs(10)));
+        let reached: Vec<_> = console.reached().into_iter().map(|reached| reached.marker).collect();
+        assert_eq!(reached, ["init", "first", "app"]);
+    }
+
+    #[tokio::test]
+    async fn milestones_are_found_once_also_in_pieces_and_in_floods() {
+        let (console, write) = Console::new().unwrap();
+        console.expect("kernel", "Linux version");
+        console.expect("never", "no such line");
+        console.expect("up", "login:");
+        let (kernel, never) = (console.milestone("kernel"), console.milestone("never"));
+        let mut writer = File::from(write);
+        writer.write_all(b"...\nLinux ver").unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        let before = monotonic_ns();
+        writer.write_all(b"sion 6\x1b.1\nLinux version again\n").unwrap();
+        assert!(kernel.await.unwrap() >= before);
+        writer.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        writer.write_all(b"\nlogin: ").unwrap();
+        drop(writer);
+        assert_eq!(never.await, None);
+        let reached: Vec<_> = console.reached().into_iter().map(|reached| (reached.marker, reached.line)).collect();
+        let escaped = r"Linux version 6\u{1b}.1".to_owned();
+        assert_eq!(reached, [("kernel", escaped), ("up", "login:".to_owned())]);
     }
 }

@@ -4,19 +4,15 @@ mod root_check;
 
 use super::{
     Instance, RoleRule, Sandbox, Specification, Support,
-    bundle::Bundle,
-    child::Program,
-    instance::{HostInstance, Plan},
-    journal::Resource,
-    network::Network,
+    oci::{self, Particulars},
     runtime::Runtime,
 };
 use anyhow::Result;
-use rustix::thread::LinkNameSpaceType;
 use std::collections::BTreeMap;
 
-/// The kinds `gvisor` and `gvisor-ptrace`.
-#[derive(Clone, Copy, Debug)]
+/// The kinds `gvisor`, `gvisor-ptrace` and, by definition only, any platform.
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Gvisor {
     /// How the sentry runs the workload's code.
     pub platform: Platform,
@@ -24,12 +20,15 @@ pub struct Gvisor {
 
 /// How the sentry runs the workload's code and gets hold of its system calls. Always chosen, never runsc's default, which has
 /// changed between versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Platform {
     /// Traps system calls by seccomp and signals: the default of runsc since 2023.
     Systrap,
     /// `ptrace`: the oldest one; works everywhere.
     Ptrace,
+    /// Hardware virtualisation by `/dev/kvm`.
+    Kvm,
 }
 
 impl Platform {
@@ -38,6 +37,7 @@ impl Platform {
         match self {
             Self::Systrap => "systrap",
             Self::Ptrace => "ptrace",
+            Self::Kvm => "kvm",
         }
     }
 }
@@ -47,6 +47,8 @@ const ROLES: &[RoleRule] = &[
     RoleRule { role: "gofer", contains: "runsc-gofer", forked: None },
     RoleRule { role: "sentry", contains: "runsc-sandbox", forked: Some("stub") },
     RoleRule { role: "runtime", contains: "runsc", forked: None },
+    // Helpers of the runtime: itself under another name.
+    RoleRule { role: "runtime", contains: "/proc/self/exe", forked: None },
 ];
 
 impl Sandbox for Gvisor {
@@ -54,6 +56,7 @@ impl Sandbox for Gvisor {
         match self.platform {
             Platform::Systrap => "gvisor",
             Platform::Ptrace => "gvisor-ptrace",
+            Platform::Kvm => "gvisor-kvm",
         }
     }
 
@@ -63,6 +66,7 @@ impl Sandbox for Gvisor {
                 "gVisor by runsc on its platform systrap: a kernel in user space, its own network stack"
             }
             Platform::Ptrace => "gVisor by runsc on its platform ptrace: a kernel in user space, its own network stack",
+            Platform::Kvm => "gVisor by runsc on its platform kvm: a kernel in user space, its own network stack",
         }
     }
 
@@ -79,51 +83,23 @@ impl Sandbox for Gvisor {
     }
 
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {
-        specification.check()?;
-        let runtime = Runtime::find("runsc")?;
-        HostInstance::prepare(&specification.directory, |journal| {
-            let network = Network::prepare(specification, journal)?;
-            let bundle = Bundle::prepare(specification, &network, journal)?;
+        oci::prepare(specification, Runtime::find("runsc")?, ROLES, |runtime, network| {
             let stack = if network.private().is_some() { "sandbox" } else { "host" };
             let mut conditions = BTreeMap::from([
                 ("platform".into(), self.platform.name().into()),
                 ("network-stack".into(), stack.into()),
-                ("rootfs".into(), bundle.sharing.into()),
-                ("scratch".into(), "tmpfs".into()),
             ]);
-            let root = specification.directory.join("state");
-            let id = specification.label.clone();
-            journal.record(&Resource::Container {
-                runtime: runtime.path.clone(),
-                root: root.clone(),
-                id: id.clone(),
-            })?;
-            let (mut program, console) = Program::new(&runtime.path, &specification.directory)?;
-            if let Some(private) = network.private()
-                && let Some(mounts) = root_check::hide(&runtime, private)?
-            {
-                program.enter(mounts, LinkNameSpaceType::Mount);
+            let mounts = network.private().map(|private| root_check::hide(runtime, private)).transpose()?.flatten();
+            if mounts.is_some() {
                 conditions.insert("root-check".into(), root_check::CONDITION.into());
             }
-            program
-                .argument("--root")?
-                .argument(root)?
-                .argument(format!("--platform={}", self.platform.name()))?
-                .argument(format!("--network={stack}"))?
+            let options = vec![
+                format!("--platform={}", self.platform.name()),
+                format!("--network={stack}"),
                 // The root is read-only and the rest a tmpfs of the sentry: there is nothing to overlay.
-                .argument("--overlay2=none")?
-                .argument("run")?
-                .argument("--bundle")?
-                .argument(&bundle.path)?
-                .argument(id)?;
-            Ok(Plan {
-                program: (program, console),
-                files: [vec![runtime.path], specification.files()].concat(),
-                readiness: specification.readiness(&network),
-                roles: ROLES,
-                network: Some(network),
-                conditions,
-            })
+                "--overlay2=none".into(),
+            ];
+            Ok(Particulars { options, mounts, conditions })
         })
     }
 }

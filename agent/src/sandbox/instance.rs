@@ -6,7 +6,7 @@ use super::{
     console::Console,
     journal::Journal,
     network::{Network, Private},
-    undo::undo,
+    undo::{self, undo},
 };
 use anyhow::{Result, bail};
 use std::{
@@ -119,6 +119,10 @@ impl Instance for HostInstance {
 
     fn network(&self) -> Option<&Private> {
         self.network.as_ref().and_then(Network::private)
+    }
+
+    fn members(&self) -> Result<Vec<i32>> {
+        undo::members(&self.directory)
     }
 
     fn stop(&mut self) -> Result<()> {

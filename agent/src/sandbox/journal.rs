@@ -34,10 +34,31 @@ pub enum Resource {
         /// Link-layer address of the host's end, chosen at random: tells it from another device of that name.
         address: [u8; 6],
     },
+    /// A container of the Docker daemon, with the instance's directory as its label.
+    DockerContainer {
+        /// Socket of the daemon.
+        socket: PathBuf,
+        /// Name of the container.
+        name: String,
+    },
+    /// An image of the Docker daemon that is one instance's alone.
+    DockerImage {
+        /// Socket of the daemon.
+        socket: PathBuf,
+        /// Name of the image.
+        name: String,
+    },
     /// A cgroup directory.
     Cgroup {
         /// The directory, which did not exist before.
         path: PathBuf,
+    },
+    /// A setting of the kernel that is about to be changed.
+    Setting {
+        /// Its file.
+        path: PathBuf,
+        /// What it was before.
+        value: String,
     },
 }
 

@@ -2,35 +2,46 @@
 //! VMMs, and the ground truth of the KVM probes, since it makes as many exits of each kind as it is told.
 
 use super::{
-    Instance, Readiness, RoleRule, Sandbox, Specification, Support,
+    Abilities, Instance, Readiness, RoleRule, Sandbox, Specification, Support,
     child::Program,
     instance::{HostInstance, Plan},
     runtime::sha256,
 };
+use crate::host::virtualization;
 use anyhow::{Context as _, Result, ensure};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Name of the VMM's executable.
 const EXECUTABLE: &str = "sandscope-kvm-floor";
 
+/// Milestone of the console that follows everything the guest was told to do.
+const DONE: &str = "guest_done";
+
 const ROLES: &[RoleRule] = &[RoleRule { role: "vmm", contains: EXECUTABLE, forked: None }];
 
 /// The kind `kvm-floor`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(from = "Counts")]
 pub struct KvmFloor {
     /// Executable of the VMM; `None`: the one beside the running program.
     pub executable: Option<PathBuf>,
-    /// What the guest does before it is up.
+    /// What the guest does after its first words.
     pub counts: Counts,
 }
 
 /// How often the guest does what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Counts {
     /// Writes to an I/O port.
     pub pio: u64,
     /// Halts.
     pub hlt: u64,
+    /// How long the timer runs that ends a halt, in nanoseconds; 0: as long as the VMM's default.
+    pub hlt_interval_ns: u64,
     /// Accesses to memory that the VMM emulates.
     pub mmio: u64,
     /// First touches of pages.
@@ -40,9 +51,24 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn named(self) -> [(&'static str, u64); 5] {
-        let Self { pio, hlt, mmio, touch, spin } = self;
-        [("pio", pio), ("hlt", hlt), ("mmio", mmio), ("touch", touch), ("spin", spin)]
+    /// Option of the VMM and value, for each that is not zero.
+    fn named(self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Self { pio, hlt, hlt_interval_ns, mmio, touch, spin } = self;
+        let all = [
+            ("pio", pio),
+            ("hlt", hlt),
+            ("hlt-interval-ns", hlt_interval_ns),
+            ("mmio", mmio),
+            ("touch", touch),
+            ("spin", spin),
+        ];
+        all.into_iter().filter(|&(_, value)| value != 0)
+    }
+}
+
+impl From<Counts> for KvmFloor {
+    fn from(counts: Counts) -> Self {
+        Self { executable: None, counts }
     }
 }
 
@@ -52,17 +78,21 @@ impl KvmFloor {
     /// # Errors
     /// When it is not there.
     pub fn executable(&self) -> Result<PathBuf> {
-        let path = match &self.executable {
-            Some(path) => path.clone(),
-            None => std::env::current_exe().context("could not find the running program")?.with_file_name(EXECUTABLE),
-        };
-        ensure!(
-            path.is_file(),
-            "there is no {}: it belongs beside sandscope; `cargo build` makes both",
-            path.display()
-        );
-        Ok(path)
+        executable(self.executable.as_deref())
     }
+}
+
+/// Executable of the floor at this path; without one, the one beside the running program.
+///
+/// # Errors
+/// When it is not there.
+pub(super) fn executable(path: Option<&Path>) -> Result<PathBuf> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe().context("could not find the running program")?.with_file_name(EXECUTABLE),
+    };
+    ensure!(path.is_file(), "there is no {}: it belongs beside sandscope; `cargo build` makes both", path.display());
+    Ok(path)
 }
 
 impl Sandbox for KvmFloor {
@@ -82,17 +112,16 @@ impl Sandbox for KvmFloor {
                 return Support::Unsupported { evidence: format!("{error:#}"), remedy };
             }
         };
-        match kvm_ioctls::Kvm::new() {
-            Ok(kvm) => Support::Ok {
-                evidence: format!("/dev/kvm opens, API version {}; {}", kvm.get_api_version(), executable.display()),
-            },
-            Err(error) => Support::Unsupported {
-                evidence: format!("/dev/kvm can't be opened: {error}"),
-                remedy: "run as root or as a member of the group kvm, on a machine with hardware virtualisation; in a virtual \
-                         machine, switch nested virtualisation on; or use the lab: `cargo xtask lab`"
-                    .into(),
-            },
+        match virtualization::kvm() {
+            Ok(version) => {
+                Support::Ok { evidence: format!("/dev/kvm opens, API version {version}; {}", executable.display()) }
+            }
+            Err(missing) => Support::Unsupported { evidence: missing, remedy: virtualization::REMEDY.into() },
         }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { server: false, host_file: false }
     }
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {
@@ -100,7 +129,7 @@ impl Sandbox for KvmFloor {
         let hash = sha256(&path)?;
         let counts = self.counts.named().map(|(name, count)| (format!("kvm-floor.{name}"), count.to_string()));
         let program = [("path", path.display().to_string()), ("sha256", hash)];
-        Ok(counts.into_iter().chain(program.map(|(name, value)| (format!("kvm-floor.{name}"), value))).collect())
+        Ok(counts.chain(program.map(|(name, value)| (format!("kvm-floor.{name}"), value))).collect())
     }
 
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {
@@ -112,10 +141,11 @@ impl Sandbox for KvmFloor {
                 program.argument(format!("--{name}"))?.argument(count.to_string())?;
             }
             program.argument("--stay")?;
+            console.expect(DONE, "sandscope floor: done");
             Ok(Plan {
                 program: (program, console),
                 files: vec![executable],
-                readiness: Readiness::Console,
+                readiness: Readiness::Console { done: DONE },
                 roles: ROLES,
                 network: None,
                 conditions: BTreeMap::new(),

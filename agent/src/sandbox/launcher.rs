@@ -1,6 +1,6 @@
 //! The thread that starts sandboxes, and nothing else.
 //!
-//! It lives as long as the agent, because children die with the thread that started them (see [`super::child`]). And it is one
+//! It lives as long as the agent, because children die with the thread that started them (see `child.rs`). And it is one
 //! thread whose number is known, so that the probes can tell "the launcher forked a child" from all else the agent does.
 
 use anyhow::{Context as _, Result};

@@ -5,77 +5,140 @@
 //! timed window, [`Instance::launch`] (the one call that starts it), then [`Instance::failure`] as long as it waits, and
 //! [`Instance::stop`] in the end, whatever happened before.
 
+mod blocking;
 mod bundle;
 mod child;
 pub mod console;
-mod executable;
+pub mod crun;
+pub mod docker;
+mod files;
 pub mod gvisor;
 mod instance;
 mod journal;
 pub mod kvm_floor;
 pub mod launcher;
 mod lock;
+mod mounts;
 pub mod network;
+mod oci;
 pub mod process;
 mod processes;
+pub mod resources;
 pub mod run_dir;
 pub mod runc;
 mod runtime;
+pub mod setting;
 mod spawn;
 mod undo;
+pub mod vm;
 
 pub use crate::host::support::Support;
-use crate::workload::{Workload, callback};
+use crate::{
+    nearest::suggestion,
+    workload::{Workload, callback},
+};
 use anyhow::{Result, bail, ensure};
+pub use resources::Resources;
+use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
+use toml::de::ValueDeserializer;
 
-/// All kinds of sandboxes, in the order in which they are shown.
+/// A kind of sandbox, for who defines one with options of their own.
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    /// Makes one of its options.
+    pub define: fn(ValueDeserializer<'_>) -> Result<Box<dyn Sandbox>, toml::de::Error>,
+}
+
+/// All kinds.
+pub const KINDS: [Kind; 8] = [
+    Kind { name: "process", define: define::<process::Process> },
+    Kind { name: "runc", define: define::<runc::Runc> },
+    Kind { name: "crun", define: define::<crun::Crun> },
+    Kind { name: "gvisor", define: define::<gvisor::Gvisor> },
+    Kind { name: "docker", define: define::<docker::Docker> },
+    Kind { name: "kvm-floor", define: define::<kvm_floor::KvmFloor> },
+    Kind { name: "qemu", define: define::<vm::Vm<vm::qemu::Qemu>> },
+    Kind { name: "firecracker", define: define::<vm::Vm<vm::firecracker::Firecracker>> },
+];
+
+fn define<S: Sandbox + DeserializeOwned + 'static>(
+    options: ValueDeserializer<'_>,
+) -> Result<Box<dyn Sandbox>, toml::de::Error> {
+    Ok(Box::new(S::deserialize(options)?))
+}
+
+/// The sandboxes that need no definition, in the order in which they are shown.
 pub fn all() -> Vec<Box<dyn Sandbox>> {
-    vec![
-        Box::new(process::Process),
-        Box::new(runc::Runc),
+    let mut all: Vec<Box<dyn Sandbox>> = vec![
+        Box::new(process::Process::default()),
+        Box::new(runc::Runc::default()),
+        Box::new(crun::Crun::default()),
         Box::new(gvisor::Gvisor { platform: gvisor::Platform::Systrap }),
         Box::new(gvisor::Gvisor { platform: gvisor::Platform::Ptrace }),
         Box::new(kvm_floor::KvmFloor::default()),
-    ]
+    ];
+    all.extend(docker::Docker::all().into_iter().map(|docker| Box::new(docker) as _));
+    let mut add = |name, inner| all.push(Box::new(Named { name, inner }));
+    for accelerator in [vm::qemu::Accelerator::Kvm, vm::qemu::Accelerator::Tcg] {
+        for guest in vm::guest::ALL {
+            let machine = vm::Vm::of(vm::qemu::Qemu::by(accelerator), guest);
+            add(machine.full_name(), Box::new(machine));
+        }
+    }
+    for start in [vm::firecracker::Mode::Boot, vm::firecracker::Mode::Restore] {
+        let firecracker = vm::firecracker::Firecracker::by(start);
+        for guest in vm::guest::ALL.into_iter().filter(|guest| firecracker.is_ready_made(guest)) {
+            let machine = vm::Vm::of(firecracker.clone(), guest);
+            add(machine.full_name(), Box::new(machine));
+        }
+    }
+    all
 }
 
-/// The kind of this name.
+/// The sandbox of this name that needs no definition.
 ///
 /// # Errors
 /// When there is none; names the nearest.
 pub fn find(name: &str) -> Result<Box<dyn Sandbox>> {
-    let mut all = all();
+    find_among(all(), name)
+}
+
+/// The sandbox of this name among some.
+///
+/// # Errors
+/// When there is none; names the nearest.
+pub fn find_among(mut all: Vec<Box<dyn Sandbox>>, name: &str) -> Result<Box<dyn Sandbox>> {
     if let Some(position) = all.iter().position(|sandbox| sandbox.name() == name) {
         return Ok(all.swap_remove(position));
     }
+    if let Some(docker) = docker::Docker::named(name) {
+        return Ok(Box::new(docker));
+    }
     let names: Vec<_> = all.iter().map(|sandbox| sandbox.name()).collect();
-    let nearest = names
-        .iter()
-        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
-        .filter(|(similarity, _)| *similarity >= SIMILAR)
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    let suggestion = nearest.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default();
-    bail!("there is no sandbox `{name}`{suggestion} The kinds are: {}", names.join(", "))
+    bail!("there is no sandbox `{name}`{} The kinds are: {}", suggestion(name, names.iter().copied()), names.join(", "))
 }
-
-/// From this similarity on (0: nothing in common, 1: equal) a known name is suggested for one that is not.
-const SIMILAR: f64 = 0.5;
 
 /// A kind of sandbox.
 pub trait Sandbox: Send + Sync {
     /// The name people type, such as `runc`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// One line on what it is.
     fn about(&self) -> &'static str;
 
     /// Whether this host can run it, with the evidence.
     fn support(&self) -> Support;
+
+    /// What can be done with its instances.
+    fn abilities(&self) -> Abilities {
+        Abilities { server: true, host_file: true }
+    }
 
     /// What the manifest records of it: versions, platforms, hashes of binaries, by name. Called once per run.
     ///
@@ -90,6 +153,49 @@ pub trait Sandbox: Send + Sync {
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>>;
 }
 
+/// What can be done with the instances of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// The workload in them answers requests.
+    pub server: bool,
+    /// The workload's static file is on the host's disk, not in an image.
+    pub host_file: bool,
+}
+
+/// A sandbox under a name that a person has given it.
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// What it is.
+    pub inner: Box<dyn Sandbox>,
+}
+
+impl Sandbox for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn about(&self) -> &'static str {
+        self.inner.about()
+    }
+
+    fn support(&self) -> Support {
+        self.inner.support()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+
+    fn provenance(&self) -> Result<BTreeMap<String, String>> {
+        self.inner.provenance()
+    }
+
+    fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {
+        self.inner.prepare(specification)
+    }
+}
+
 /// What is asked of one instance.
 #[derive(Clone, Debug)]
 pub struct Specification {
@@ -101,6 +207,8 @@ pub struct Specification {
     pub workload: Workload,
     /// Its network.
     pub network: network::Mode,
+    /// What it may use, and how it gets its files.
+    pub resources: Resources,
     /// Port of the host on which the agent awaits the ready callback (on the host's address of the instance's network).
     pub callback_port: u16,
 }
@@ -119,18 +227,18 @@ impl Specification {
 
     /// Arguments of the workload, which sees these paths.
     fn arguments(&self, network: &network::Network, static_file: Option<&Path>, scratch: &Path) -> Vec<String> {
-        let mut arguments = vec![callback::url(network.host_address().into(), self.callback_port, &self.label)];
+        self.arguments_from(network.host_address(), static_file, scratch)
+    }
+
+    /// The same, for a workload that finds the host at this address.
+    fn arguments_from(&self, host: Ipv4Addr, static_file: Option<&Path>, scratch: &Path) -> Vec<String> {
+        let mut arguments = vec![callback::url(host.into(), self.callback_port, &self.label)];
         if let Some(path) = static_file {
             arguments.extend(["--static-file".into(), path.display().to_string()]);
         }
         arguments.extend(["--scratch".into(), scratch.display().to_string()]);
         arguments.extend(["--port".into(), self.workload.port.to_string()]);
         arguments
-    }
-
-    /// Files that the start of the workload reads.
-    fn files(&self) -> Vec<PathBuf> {
-        [Some(&self.workload.executable), self.workload.static_file.as_ref()].into_iter().flatten().cloned().collect()
     }
 
     /// How a workload in this network tells that it is ready.
@@ -151,8 +259,28 @@ pub enum Readiness {
         /// Where the client sends its request.
         address: SocketAddr,
     },
+    /// The same, but its address is not known before it starts: it is asked at the one from which it calls back.
+    CallbackFrom {
+        /// Port at which it is asked.
+        port: u16,
+    },
+    /// A line on its console says that its program listens; then it is asked at this address. For one that can't call back.
+    Line {
+        /// Milestone of the console.
+        line: &'static str,
+        /// Where the client sends its request.
+        address: SocketAddr,
+    },
+    /// It was ready before and goes on: it is asked at this address as soon as it is launched.
+    Launched {
+        /// Where the client sends its request.
+        address: SocketAddr,
+    },
     /// The first byte on its console is the response.
-    Console,
+    Console {
+        /// Milestone of the console at which it has done all that it was told; the recording goes on until then.
+        done: &'static str,
+    },
 }
 
 /// Tells a role from what a process executed: the first rule that matches wins. A process that executed nothing has its
@@ -167,10 +295,37 @@ pub struct RoleRule {
     pub forked: Option<&'static str>,
 }
 
+/// Tells a role from the name of a thread, for threads that execute nothing: those of VMMs.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadRule {
+    /// The role, such as `vcpu`.
+    pub role: &'static str,
+    /// What the name begins with.
+    pub begins: &'static str,
+}
+
 /// The first of the rules that applies to who executed this path with these arguments.
 pub fn rule_of(rules: &'static [RoleRule], path: &str, arguments: &[impl AsRef<str>]) -> Option<&'static RoleRule> {
     let arguments = arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
     rules.iter().find(|rule| path.contains(rule.contains) || arguments.contains(rule.contains))
+}
+
+/// A network device of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its interface index.
+    pub index: u32,
+}
+
+/// A process of the host that works for an instance, but is not a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Its number.
+    pub pid: i32,
+    /// What it is, such as `dockerd`.
+    pub role: &'static str,
 }
 
 /// One instance, from prepared to removed. Dropping it stops it.
@@ -183,6 +338,11 @@ pub trait Instance: Send {
 
     /// Roles of its processes, most specific first.
     fn roles(&self) -> &'static [RoleRule];
+
+    /// Roles of its threads by their names, most specific first.
+    fn thread_roles(&self) -> &'static [ThreadRule] {
+        &[]
+    }
 
     /// What is particular about how it was prepared and matters to who compares figures, by name.
     fn conditions(&self) -> &BTreeMap<String, String>;
@@ -201,8 +361,34 @@ pub trait Instance: Send {
     /// What it wrote to its console or standard output and error so far.
     fn console(&self) -> &console::Console;
 
+    /// Milestones that it came to so far, each with who told.
+    fn reached(&self) -> Vec<(&'static str, console::Reached)> {
+        self.console().reached().into_iter().map(|reached| ("console", reached)).collect()
+    }
+
     /// Host side of its network, when it has one of its own.
     fn network(&self) -> Option<&network::Private>;
+
+    /// The host's address, seen from inside.
+    fn host_address(&self) -> Ipv4Addr {
+        self.network().map_or(Ipv4Addr::LOCALHOST, |own| own.host_address)
+    }
+
+    /// The device of the host through which all of its frames go, and no others.
+    fn device(&self) -> Option<Device> {
+        self.network().map(|own| Device { name: own.host_interface.clone(), index: own.host_index })
+    }
+
+    /// Processes that existed before and work for it while it starts. What they start belongs to it.
+    fn daemons(&self) -> Vec<Daemon> {
+        Vec::new()
+    }
+
+    /// Numbers of the processes of the host that belong to it at this moment.
+    ///
+    /// # Errors
+    /// When they can't be found out.
+    fn members(&self) -> Result<Vec<i32>>;
 
     /// Ends it and removes all it left on the host. Harmless to call again.
     ///

@@ -4,19 +4,22 @@
 //! would be the first frames on the device), explicit link-layer addresses (so that udev has nothing to change), and both ends
 //! operational before the sandbox starts. So the first frame that a probe sees is the sandbox's own.
 
+mod offload;
 mod subnet;
+mod tap;
 
 use super::{
-    Specification,
+    Specification, blocking,
     journal::{Journal, Resource},
 };
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     address::AddressAttribute,
     link::{InfoData, InfoVeth, LinkAttribute, LinkMessage, State},
     route::{RouteAddress, RouteAttribute},
 };
+pub use offload::Offload;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::{
     mount::mount_bind,
@@ -30,7 +33,9 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use subnet::{PREFIX_LENGTH, Prefix, Subnet};
+pub use subnet::Addresses;
+use subnet::{Prefix, Subnet, overlaps};
+pub use tap::{Coupling, TAP};
 
 /// Every host end of a veth pair is named by this and the label of its instance.
 pub const INTERFACE_PREFIX: &str = "ss";
@@ -49,7 +54,8 @@ const ATTEMPTS: usize = 16;
 const OPERATIONAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which network an instance gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// One of its own.
     Private,
@@ -87,10 +93,23 @@ pub struct Private {
     pub host_address: Ipv4Addr,
     /// Address of the sandbox.
     pub sandbox_address: Ipv4Addr,
+    /// Length of the prefix that both addresses share.
+    pub prefix_length: u8,
+    /// What a virtual machine is connected to, if it is for one.
+    pub guest: Option<Guest>,
     /// A file that names the namespace.
     pub namespace_path: PathBuf,
     /// The namespace.
     pub namespace: OwnedFd,
+}
+
+/// The end of a network for a virtual machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest {
+    /// Link-layer address that the guest's device is to have.
+    pub link_address: [u8; 6],
+    /// How the tap device [`TAP`] is joined with the veth pair.
+    pub coupling: Coupling,
 }
 
 impl Network {
@@ -101,12 +120,31 @@ impl Network {
     pub fn prepare(specification: &Specification, journal: &mut Journal) -> Result<Self> {
         match specification.network {
             Mode::Private => {
-                let (label, directory) = (&specification.label, &specification.directory);
-                let made = on_a_thread(async || Private::create(label, directory, journal).await);
+                let made =
+                    blocking::wait("netlink", async || Private::create(specification, End::Namespace, journal).await);
                 made.context("could not make the instance's network").map(Self::Private)
             }
             Mode::Host => ensure_free(specification.workload.port).map(|()| Self::Host),
         }
+    }
+
+    /// Makes the network of a virtual machine, as [`Network::prepare`], with a tap device in its namespace. A guest whose
+    /// addresses are fixed in its image has them.
+    ///
+    /// # Errors
+    /// As [`Network::prepare`]; when the host's network was asked for, in which a guest can't be; when fixed addresses are in
+    /// use.
+    pub fn prepare_for_guest(
+        specification: &Specification,
+        addresses: Option<Addresses>,
+        journal: &mut Journal,
+    ) -> Result<Self> {
+        if specification.network == Mode::Host {
+            bail!("a virtual machine can't be in the host's network: use --network private");
+        }
+        let made =
+            blocking::wait("netlink", async || Private::create(specification, End::Guest(addresses), journal).await);
+        made.context("could not make the instance's network").map(Self::Private)
     }
 
     /// Where the host is, seen from the sandbox.
@@ -134,19 +172,51 @@ impl Network {
     }
 }
 
+/// What is at the inner end of a network.
+enum End {
+    /// The sandbox uses the namespace's devices.
+    Namespace,
+    /// A guest uses a tap device, with these addresses if its image decides.
+    Guest(Option<Addresses>),
+}
+
 impl Private {
+    /// Addresses of both ends.
+    pub fn addresses(&self) -> Addresses {
+        Addresses { host: self.host_address, sandbox: self.sandbox_address, prefix_length: self.prefix_length }
+    }
+
+    /// What the devices of both ends leave to others, and the tap device of a guest.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn offloads(&self) -> Result<Vec<Offload>> {
+        let host = Offload::read("host_end", &self.host_interface)?;
+        let inside = blocking::on_a_thread("netns", || {
+            move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("could not enter the instance's network namespace")?;
+            let veth = Offload::read("sandbox_end", INNER_INTERFACE)?;
+            let tap = self.guest.map(|_| Offload::read("tap", TAP)).transpose()?;
+            Ok([Some(veth), tap])
+        })?;
+        Ok(std::iter::once(host).chain(inside.into_iter().flatten()).collect())
+    }
+
     /// Must be called on a thread that ends afterwards: its network namespace may change.
-    async fn create(label: &str, directory: &Path, journal: &mut Journal) -> Result<Self> {
+    async fn create(specification: &Specification, end: End, journal: &mut Journal) -> Result<Self> {
         let host = connect()?;
         let host_namespace = own_namespace()?;
-        let (namespace, namespace_path) = new_namespace(directory)?;
+        let (namespace, namespace_path) = new_namespace(&specification.directory)?;
         disable_ipv6("all")?;
         disable_ipv6("default")?;
         let inside = connect()?;
+        if matches!(end, End::Guest(_)) {
+            tap::make_tap()?;
+        }
         move_into_link_name_space(host_namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .context("could not go back to the host's network namespace")?;
 
-        let host_interface = format!("{INTERFACE_PREFIX}{label}");
+        let host_interface = format!("{INTERFACE_PREFIX}{}", specification.label);
         let address = random_link_address();
         journal.record(&Resource::Veth { name: host_interface.clone(), address })?;
         let inner = LinkUnspec::new_with_name(INNER_INTERFACE)
@@ -162,30 +232,53 @@ impl Private {
         disable_ipv6(&host_interface)?;
 
         let host_index = find_link(&host, &host_interface).await?.context("a new veth device is gone")?.header.index;
-        let subnet = take_subnet(&host, host_index).await?;
+        let addresses = match end {
+            End::Guest(Some(fixed)) => take_fixed(&host, host_index, fixed).await?,
+            End::Namespace | End::Guest(None) => take_subnet(&host, host_index).await?,
+        };
         up(&host, host_index).await?;
 
-        let loopback = find_link(&inside, "lo").await?.context("a new network namespace has no loopback device")?;
-        up(&inside, loopback.header.index).await?;
         let inner = find_link(&inside, INNER_INTERFACE).await?.context("the other end of a veth pair is gone")?;
         let inner_index = inner.header.index;
-        let added = inside.address().add(inner_index, IpAddr::V4(subnet.sandbox()), PREFIX_LENGTH).execute().await;
-        added.with_context(|| format!("could not add the address {}", subnet.sandbox()))?;
-        up(&inside, inner_index).await?;
-        let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(subnet.host()).build();
-        inside.route().add(default).execute().await.context("could not add the sandbox's default route")?;
+        let guest = match end {
+            End::Namespace => {
+                configure_inside(&inside, inner_index, addresses).await?;
+                None
+            }
+            End::Guest(_) => {
+                let tap = find_link(&inside, TAP).await?.context("a new tap device is gone")?.header.index;
+                let coupling = tap::couple(&inside, tap, inner_index).await?;
+                up(&inside, inner_index).await?;
+                up(&inside, tap).await?;
+                Some(Guest { link_address: random_link_address(), coupling })
+            }
+        };
 
         await_operational(&host, &host_interface).await?;
         await_operational(&inside, INNER_INTERFACE).await?;
         Ok(Self {
             host_interface,
             host_index,
-            host_address: subnet.host(),
-            sandbox_address: subnet.sandbox(),
+            host_address: addresses.host,
+            sandbox_address: addresses.sandbox,
+            prefix_length: addresses.prefix_length,
+            guest,
             namespace_path,
             namespace,
         })
     }
+}
+
+/// Gives the sandbox's end its address and its way to the host.
+async fn configure_inside(inside: &Handle, device: u32, addresses: Addresses) -> Result<()> {
+    let loopback = find_link(inside, "lo").await?.context("a new network namespace has no loopback device")?;
+    up(inside, loopback.header.index).await?;
+    let Addresses { host, sandbox, prefix_length } = addresses;
+    let added = inside.address().add(device, IpAddr::V4(sandbox), prefix_length).execute().await;
+    added.with_context(|| format!("could not add the address {sandbox}"))?;
+    up(inside, device).await?;
+    let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(host).build();
+    inside.route().add(default).execute().await.context("could not add the sandbox's default route")
 }
 
 /// Removes a veth pair, if the device of this name has this link-layer address; another is not ours, and left alone.
@@ -193,7 +286,7 @@ impl Private {
 /// # Errors
 /// When the kernel refuses.
 pub fn remove_veth(name: &str, address: [u8; 6]) -> Result<()> {
-    on_a_thread(async || {
+    blocking::wait("netlink", async || {
         let handle = connect()?;
         let Some(link) = find_link(&handle, name).await? else {
             return Ok(());
@@ -205,20 +298,6 @@ pub fn remove_veth(name: &str, address: [u8; 6]) -> Result<()> {
         }
         let removed = handle.link().del(link.header.index).execute().await;
         removed.with_context(|| format!("could not remove the device {name}"))
-    })
-}
-
-/// Runs the future on a thread and a runtime of their own: callers may be inside a runtime, which can't wait for another, and
-/// the future may change the namespaces of its thread.
-fn on_a_thread<T: Send>(work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.context("could not start a runtime for netlink")?.block_on(work())
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netlink".into()).spawn_scoped(scope, run);
-        let result = thread.context("could not start a thread for netlink")?.join();
-        result.unwrap_or_else(|_| Err(anyhow!("the thread that configures the network panicked")))
     })
 }
 
@@ -294,25 +373,48 @@ async fn await_operational(handle: &Handle, name: &str) -> Result<()> {
 }
 
 /// Gives the device an address in a subnet that nothing else on the host uses.
-async fn take_subnet(handle: &Handle, index: u32) -> Result<Subnet> {
+async fn take_subnet(handle: &Handle, index: u32) -> Result<Addresses> {
     for _ in 0..ATTEMPTS {
-        let subnet = Subnet::choose(&occupied(handle, None).await?, rand::random())?;
-        let address = handle.address();
-        let added = address.add(index, IpAddr::V4(subnet.host()), PREFIX_LENGTH).execute().await;
-        added.with_context(|| format!("could not add the address {}", subnet.host()))?;
-        // Another agent may have chosen the same at the same time. Of two who add first and look then, at least one sees the
-        // other; who sees the other makes way.
-        if !occupied(handle, Some(index)).await?.iter().any(|prefix| prefix.overlaps(subnet.prefix())) {
-            return Ok(subnet);
-        }
-        let mut ours = address.get().set_link_index_filter(index).execute();
-        while let Some(message) = ours.try_next().await.context("could not list the host's addresses")? {
-            handle.address().del(message).execute().await.context("could not give an address back")?;
+        let addresses = Subnet::choose(&occupied(handle, None).await?, rand::random())?.addresses();
+        if try_take(handle, index, addresses).await? {
+            return Ok(addresses);
         }
     }
     bail!(
         "other programs took {ATTEMPTS} subnets just as they were chosen: how many agents start sandboxes on this host?"
     )
+}
+
+/// Gives the device the address that a guest's image takes for its gateway's.
+async fn take_fixed(handle: &Handle, index: u32, addresses: Addresses) -> Result<Addresses> {
+    let Addresses { host, sandbox, prefix_length } = addresses;
+    // Looked at before as well: an address that something else has must not be added, not even for a moment.
+    let is_free = !overlaps(&occupied(handle, None).await?, Prefix::new(host, prefix_length));
+    if !(is_free && try_take(handle, index, addresses).await?) {
+        bail!(
+            "the guest's image has the address {sandbox} and the gateway {host}, but something on this host uses addresses in \
+             {host}/{prefix_length}: `ip route show table all` shows what; build the image with others"
+        );
+    }
+    Ok(addresses)
+}
+
+/// Gives the device an address, unless something else on the host uses the subnet; tells whether it has it.
+async fn try_take(handle: &Handle, index: u32, addresses: Addresses) -> Result<bool> {
+    let Addresses { host, prefix_length, .. } = addresses;
+    let address = handle.address();
+    let added = address.add(index, IpAddr::V4(host), prefix_length).execute().await;
+    added.with_context(|| format!("could not add the address {host}"))?;
+    // Another agent may have chosen the same at the same time. Of two who add first and look then, at least one sees the
+    // other; who sees the other makes way.
+    if !overlaps(&occupied(handle, Some(index)).await?, Prefix::new(host, prefix_length)) {
+        return Ok(true);
+    }
+    let mut ours = address.get().set_link_index_filter(index).execute();
+    while let Some(message) = ours.try_next().await.context("could not list the host's addresses")? {
+        handle.address().del(message).execute().await.context("could not give an address back")?;
+    }
+    Ok(false)
 }
 
 /// All that the host's addresses and routes cover, except those of one device.

@@ -90,6 +90,19 @@ impl Membership {
 
     /// Sends SIGKILL to each member; returns whom.
     fn kill_once(&self) -> Result<BTreeMap<i32, OwnedFd>> {
+        let members = self.members()?;
+        for process in members.values() {
+            // It may be gone already, which is as good.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+        Ok(members)
+    }
+
+    /// The members that live, by their numbers.
+    ///
+    /// # Errors
+    /// When `/proc` can't be listed.
+    pub fn members(&self) -> Result<BTreeMap<i32, OwnedFd>> {
         let in_cgroups = self.in_cgroups();
         let mut members = BTreeMap::new();
         for entry in fs::read_dir("/proc").context("could not list /proc")? {
@@ -101,13 +114,11 @@ impl Membership {
             if pid == getpid() {
                 continue;
             }
-            // The descriptor comes first: it pins whom the signal goes to, whatever becomes of the number meanwhile.
+            // The descriptor comes first: it pins whom it is about, whatever becomes of the number meanwhile.
             let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
                 continue;
             };
             if in_cgroups.contains(&pid.as_raw_pid()) && is_alive(pid) || self.contains(pid) {
-                // It may be gone already, which is as good.
-                let _ = pidfd_send_signal(&process, Signal::KILL);
                 members.insert(pid.as_raw_pid(), process);
             }
         }

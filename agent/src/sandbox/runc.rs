@@ -2,24 +2,21 @@
 
 use super::{
     Instance, RoleRule, Sandbox, Specification, Support,
-    bundle::Bundle,
-    child::Program,
-    instance::{HostInstance, Plan},
-    journal::Resource,
-    network::Network,
+    oci::{self, Particulars, WORKLOAD},
     runtime::Runtime,
 };
 use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// The kind `runc`.
-#[derive(Clone, Copy, Debug)]
-pub struct Runc;
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runc {}
 
 /// runc starts itself again as `runc init` (from `/proc/self/exe`, then from a sealed copy in memory), which makes the
 /// container's namespaces and becomes the workload by exec.
 const ROLES: &[RoleRule] = &[
-    RoleRule { role: "workload", contains: "/app http", forked: None },
+    WORKLOAD,
     RoleRule { role: "runtime-init", contains: "runc init", forked: None },
     RoleRule { role: "runtime", contains: "runc", forked: None },
 ];
@@ -45,38 +42,7 @@ impl Sandbox for Runc {
     }
 
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {
-        specification.check()?;
-        let runtime = Runtime::find("runc")?;
-        HostInstance::prepare(&specification.directory, |journal| {
-            let network = Network::prepare(specification, journal)?;
-            let bundle = Bundle::prepare(specification, &network, journal)?;
-            let root = specification.directory.join("state");
-            let id = specification.label.clone();
-            journal.record(&Resource::Container {
-                runtime: runtime.path.clone(),
-                root: root.clone(),
-                id: id.clone(),
-            })?;
-            let (mut program, console) = Program::new(&runtime.path, &specification.directory)?;
-            program
-                .argument("--root")?
-                .argument(root)?
-                .argument("run")?
-                .argument("--bundle")?
-                .argument(&bundle.path)?;
-            program.argument(id)?;
-            Ok(Plan {
-                program: (program, console),
-                files: [vec![runtime.path], specification.files()].concat(),
-                readiness: specification.readiness(&network),
-                roles: ROLES,
-                network: Some(network),
-                conditions: BTreeMap::from([
-                    ("rootfs".into(), bundle.sharing.into()),
-                    ("scratch".into(), "tmpfs".into()),
-                ]),
-            })
-        })
+        oci::prepare(specification, Runtime::find("runc")?, ROLES, |_, _| Ok(Particulars::default()))
     }
 }
 
@@ -94,7 +60,7 @@ mod tests {
         assert_eq!(role("/proc/self/exe", &["/usr/sbin/runc", "init"]), Some("runtime-init"));
         assert_eq!(role("/dev/fd/6", &["runc", "init"]), Some("runtime-init"));
         assert_eq!(
-            role("/app", &["/app", "http://10.213.0.1:9000/a1", "--scratch", "/tmp/unzipped"]),
+            role("/app", &["/app", "http://10.213.0.1:9000/ready/a1", "--scratch", "/tmp/unzipped"]),
             Some("workload")
         );
     }

@@ -33,7 +33,12 @@ pub struct Image {
     environment: Vec<CString>,
     input: OwnedFd,
     output: OwnedFd,
+    /// Standard error, unless it is the output.
+    errors: Option<OwnedFd>,
+    /// Open in the child under the numbers that they have here.
+    inherited: Vec<OwnedFd>,
     namespaces: Vec<(OwnedFd, c_int)>,
+    root: Option<CString>,
 }
 
 impl Image {
@@ -45,7 +50,17 @@ impl Image {
         let path = c_string(path.as_os_str())?;
         let input = std::fs::File::open("/dev/null").context("could not open /dev/null")?.into();
         let arguments = vec![path.clone()];
-        Ok(Self { path, arguments, environment: Vec::new(), input, output, namespaces: Vec::new() })
+        Ok(Self {
+            path,
+            arguments,
+            environment: Vec::new(),
+            input,
+            output,
+            errors: None,
+            inherited: Vec::new(),
+            namespaces: Vec::new(),
+            root: None,
+        })
     }
 
     /// Adds an argument.
@@ -72,6 +87,35 @@ impl Image {
         self.namespaces.push((namespace, kind));
     }
 
+    /// Makes this folder the child's root directory; the path of the program is then one below it.
+    ///
+    /// # Errors
+    /// When the path holds a NUL.
+    pub fn root(&mut self, folder: &Path) -> Result<()> {
+        self.root = Some(c_string(folder.as_os_str())?);
+        Ok(())
+    }
+
+    /// Leaves a file descriptor open in the child, under the number that it has here.
+    pub fn inherit(&mut self, descriptor: OwnedFd) {
+        self.inherited.push(descriptor);
+    }
+
+    /// Gives it a standard error apart from its standard output.
+    pub fn separate_errors(&mut self, errors: OwnedFd) {
+        self.errors = Some(errors);
+    }
+
+    /// Drops what it prints.
+    ///
+    /// # Errors
+    /// When `/dev/null` can't be opened.
+    pub fn silence(&mut self) -> Result<()> {
+        let null = std::fs::File::options().write(true).open("/dev/null").context("could not open /dev/null")?;
+        self.output = null.into();
+        Ok(())
+    }
+
     /// Starts it. The child has a session of its own, `/` as its working directory and default signal handling, and the
     /// kernel kills it when the calling thread ends.
     ///
@@ -89,7 +133,10 @@ impl Image {
             environment: environment.as_ptr(),
             input: self.input.as_raw_fd(),
             output: self.output.as_raw_fd(),
+            errors: self.errors.as_ref().unwrap_or(&self.output).as_raw_fd(),
+            inherited: &self.inherited,
             namespaces: &self.namespaces,
+            root: self.root.as_deref(),
             agent: getpid().as_raw_pid(),
             failed: None,
         };
@@ -136,7 +183,10 @@ struct Prepared<'a> {
     environment: *const *const c_char,
     input: c_int,
     output: c_int,
+    errors: c_int,
+    inherited: &'a [OwnedFd],
     namespaces: &'a [(OwnedFd, c_int)],
+    root: Option<&'a CStr>,
     agent: libc::pid_t,
     /// Step and error number with which the child gave up.
     failed: Option<(&'static str, c_int)>,
@@ -164,9 +214,18 @@ impl Prepared<'_> {
                 // SAFETY: takes no pointer.
                 check("enter a namespace for", unsafe { libc::setns(namespace.as_raw_fd(), *kind) })?;
             }
-            for (from, to) in [(self.input, 0), (self.output, 1), (self.output, 2)] {
+            if let Some(root) = self.root {
+                // SAFETY: the path is NUL-terminated.
+                check("change the root directory for", unsafe { libc::chroot(root.as_ptr()) })?;
+            }
+            for (from, to) in [(self.input, 0), (self.output, 1), (self.errors, 2)] {
                 // SAFETY: takes no pointer.
                 check("connect the standard streams of", unsafe { libc::dup2(from, to) })?;
+            }
+            for descriptor in self.inherited {
+                // The table of descriptors is the child's own: the agent's stay closed for everything else that it starts.
+                // SAFETY: takes no pointer.
+                check("pass a file descriptor to", unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0) })?;
             }
             // SAFETY: a NUL-terminated constant.
             check("change to the directory / for", unsafe { libc::chdir(c"/".as_ptr()) })?;
@@ -329,14 +388,33 @@ mod tests {
 
     #[test]
     fn a_program_gets_what_it_was_given_and_nothing_else() {
-        let (mut image, mut output) = image("/bin/sh", &["-c", "pwd; env; echo $1; exit 7", "sh", "one two"]);
+        // What the shell was given: `env` would also print what the shell itself adds.
+        let script = "pwd; tr '\\0' '\\n' < /proc/$$/environ; echo $1; exit 7";
+        let (mut image, mut output) = image("/bin/sh", &["-c", script, "sh", "one two"]);
         image.variable("A", OsStr::new("b c")).unwrap();
         let mut process = image.spawn().unwrap();
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
-        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("PWD=")).collect();
-        assert_eq!(lines, ["/", "A=b c", "one two"]);
+        assert_eq!(text.lines().collect::<Vec<_>>(), ["/", "A=b c", "one two"]);
         assert_eq!(end(&mut process).code(), Some(7));
+    }
+
+    #[test]
+    fn errors_go_elsewhere_and_descriptors_are_passed_on_request_only() {
+        let (mut image, mut output) = image("/bin/sh", &["-c", "echo problem >&2; ls /proc/self/fd"]);
+        let (mut errors, write) = io::pipe().unwrap();
+        image.separate_errors(write.into());
+        let (passed, kept) = (File::open("/dev/null").unwrap(), File::open("/dev/null").unwrap());
+        let (passed_number, kept_number) = (passed.as_raw_fd().to_string(), kept.as_raw_fd().to_string());
+        image.inherit(passed.into());
+        let mut process = image.spawn().unwrap();
+        let (mut text, mut problem) = (String::new(), String::new());
+        output.read_to_string(&mut text).unwrap();
+        errors.read_to_string(&mut problem).unwrap();
+        assert_eq!(problem, "problem\n");
+        let numbers: Vec<_> = text.lines().collect();
+        assert!(numbers.contains(&&*passed_number) && !numbers.contains(&&*kept_number), "{numbers:?}");
+        assert_eq!(end(&mut process).code(), Some(0));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! what there is to remove, goes last, and only when nothing else remains: so that it can be tried again.
 
 use super::{
-    child,
+    child, docker,
     journal::{self, Resource},
     network,
     processes::Membership,
+    setting,
 };
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use rustix::{
@@ -51,8 +52,17 @@ pub fn undo(directory: &Path) -> Vec<Error> {
             Resource::Veth { name, address } => {
                 failures.note(network::remove_veth(name, *address));
             }
+            Resource::DockerContainer { socket, name } => {
+                failures.note(docker::remove_container(directory, socket, name));
+            }
+            Resource::DockerImage { socket, name } => {
+                failures.note(docker::remove_image(socket, name));
+            }
             Resource::Cgroup { path } => {
                 failures.note(remove_cgroup(path));
+            }
+            Resource::Setting { path, value } => {
+                failures.note(setting::restore(path, value));
             }
         }
     }
@@ -104,13 +114,26 @@ fn delete_container(directory: &Path, runtime: &Path, root: &Path, id: &str) -> 
 }
 
 fn kill_processes(directory: &Path, resources: &[Resource], mounts: &[Mount]) -> Result<()> {
+    membership(directory, resources, mounts)?.kill_all()
+}
+
+/// The processes that belong to the instance with this directory at this moment.
+///
+/// # Errors
+/// When the journal or `/proc` can't be read.
+pub fn members(directory: &Path) -> Result<Vec<i32>> {
+    let (resources, mounts) = (journal::read(directory)?, mounts_below(directory)?);
+    Ok(membership(directory, &resources, &mounts)?.members()?.into_keys().collect())
+}
+
+fn membership(directory: &Path, resources: &[Resource], mounts: &[Mount]) -> Result<Membership> {
     let cgroups = resources.iter().filter_map(|resource| match resource {
         Resource::Cgroup { path } if is_ours(path) => Some(path.clone()),
         _ => None,
     });
     let namespaces: Vec<_> =
         mounts.iter().filter(|mount| mount.is_network_namespace).map(|mount| mount.path.clone()).collect();
-    Membership::new(directory, &namespaces, cgroups.collect())?.kill_all()
+    Membership::new(directory, &namespaces, cgroups.collect())
 }
 
 /// Whether the path is that of a cgroup that sandscope makes.

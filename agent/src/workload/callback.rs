@@ -24,6 +24,8 @@ const SINCE_MAIN: &str = "sandscope-since-main-ns";
 pub struct Callback {
     /// When the request was read, `CLOCK_MONOTONIC` nanoseconds.
     pub at_ns: u64,
+    /// Who called.
+    pub from: IpAddr,
     /// Nanoseconds between the start of its `main` and its socket listening, by the workload's own clock, if it told.
     pub since_main_ns: Option<u64>,
 }
@@ -63,13 +65,13 @@ impl Receiver {
                     }
                 }
                 accepted = self.listener.accept() => {
-                    let (stream, _) = accepted.context("the socket for ready callbacks failed")?;
+                    let (stream, from) = accepted.context("the socket for ready callbacks failed")?;
                     // With no place left the connection is closed.
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                     let (found, path) = (found.clone(), self.path.clone());
                     connections.spawn(async move {
                         let answer = service_fn(move |request| {
-                            let answer = found.answer(&request, &path);
+                            let answer = found.answer(&request, &path, from.ip());
                             async { Ok::<_, Infallible>(answer) }
                         });
                         let mut server = http1::Builder::new();
@@ -85,13 +87,16 @@ impl Receiver {
     }
 }
 
+/// What the path of every callback begins with; an argument that holds it is a workload's.
+pub const CALLBACK_PATH: &str = "/ready/";
+
 /// URL at which an instance calls back.
 pub fn url(address: IpAddr, port: u16, label: &str) -> String {
     format!("http://{address}:{port}{}", path(label))
 }
 
 fn path(label: &str) -> String {
-    format!("/ready/{label}")
+    format!("{CALLBACK_PATH}{label}")
 }
 
 /// Where a connection leaves the callback for [`Receiver::wait`].
@@ -103,13 +108,13 @@ impl Found {
         self.0.0.get().copied()
     }
 
-    fn answer(&self, request: &Request<Incoming>, path: &str) -> Response<Empty<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, path: &str, from: IpAddr) -> Response<Empty<Bytes>> {
         let at_ns = monotonic_ns();
         let mut response = Response::new(Empty::new());
         if request.uri().path() == path {
             let since_main = request.headers().get(SINCE_MAIN).and_then(|value| value.to_str().ok()?.parse().ok());
             // Only the first callback counts.
-            let _ = self.0.0.set(Callback { at_ns, since_main_ns: since_main });
+            let _ = self.0.0.set(Callback { at_ns, from, since_main_ns: since_main });
             self.0.1.notify_one();
         } else {
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -141,6 +146,7 @@ mod tests {
         let before = monotonic_ns();
         let callback = receiver.wait().await.unwrap();
         assert!(callback.at_ns > before && callback.since_main_ns.is_none());
+        assert_eq!(callback.from, LOCALHOST);
         assert_eq!(caller.await.unwrap(), (Some(404), Some(200)));
     }
 

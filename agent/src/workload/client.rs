@@ -36,6 +36,8 @@ pub struct Exchange {
     pub attempts: u32,
     /// Length of the answer's body.
     pub body_bytes: Option<u64>,
+    /// Nanoseconds that the workload says its work took.
+    pub workload_ns: Option<u64>,
     /// Why there is no good answer.
     pub error: Option<String>,
 }
@@ -91,9 +93,17 @@ async fn attempt(exchange: &mut Exchange, address: SocketAddr, path: &str) -> an
     exchange.status = Some(response.status().as_u16());
     let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("the answer's body: {error}"))?;
-    exchange.body_bytes = Some(body.to_bytes().len() as u64);
+    let body = body.to_bytes();
+    exchange.body_bytes = Some(body.len() as u64);
+    exchange.workload_ns = told_ns(&body);
     drop(driver);
     Ok(())
+}
+
+/// The time in an answer `Done (N ns)`.
+fn told_ns(body: &[u8]) -> Option<u64> {
+    let digits = body.strip_prefix(b"Done (")?.strip_suffix(b" ns)\n")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -132,6 +142,14 @@ mod tests {
         let connected = exchange.connected_ns.unwrap();
         let first_byte = exchange.first_byte_ns.unwrap();
         assert!(exchange.started_ns <= connected && connected <= first_byte && first_byte <= exchange.finished_ns);
+    }
+
+    #[test]
+    fn a_workload_tells_how_long_it_worked() {
+        assert_eq!(told_ns(b"Done (1234 ns)\n"), Some(1234));
+        for other in [&b"Done (5)\n"[..], b"Done (x ns)\n", b"", b"Done ( ns)\n", b"Done (-1 ns)\n"] {
+            assert_eq!(told_ns(other), None);
+        }
     }
 
     #[tokio::test]

@@ -1,12 +1,17 @@
 //! What the integration tests of the probes share: loading them once per test, and threads that are in a scope from their
 //! first instruction.
 
-use sandscope::probe::{Options, Probes};
+#![allow(dead_code, reason = "each test uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+pub mod bench;
+pub mod dataset;
+pub mod explained;
+pub mod program;
+
+use sandscope::probe::{Aggregate, Limits, Options, Probes};
 use sandscope_ebpf::map::Membership;
-use std::{
-    process::{Child, Command},
-    sync::LazyLock,
-};
+use std::process::{Child, Command};
 
 /// The probes, or a reported skip.
 pub fn probes(test: &str, options: Options) -> Option<Probes> {
@@ -19,24 +24,34 @@ pub fn probes(test: &str, options: Options) -> Option<Probes> {
     }
 }
 
-/// A program that does what Python says, and little else. The interpreter is started by its real path: what is called
-/// `python3` may be a shell script that looks for it.
-pub fn python(code: &str) -> Command {
-    static INTERPRETER: LazyLock<String> = LazyLock::new(|| {
-        let asked = Command::new("python3").args(["-I", "-c", "import sys; print(sys.executable)"]).output();
-        let asked = asked.unwrap_or_else(|error| panic!("these tests need python3: {error}"));
-        String::from_utf8(asked.stdout).expect("a path in UTF-8").trim().to_owned()
-    });
-    let mut command = Command::new(&*INTERPRETER);
-    command.args(["-I", "-S", "-c", code]);
+/// The aggregate probes, or a reported skip.
+pub fn aggregate(test: &str, limits: Limits) -> Option<Aggregate> {
+    match Aggregate::load(limits) {
+        Ok(probes) => Some(probes),
+        Err(error) => {
+            sandscope::testing::skip(test, "bpf", error);
+            None
+        }
+    }
+}
+
+/// A program that does one thing a known number of times; `src/bin/test-subject/main.rs` says which things.
+pub fn subject(words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandscope-test-subject"));
+    command.args(words.split(' '));
     command
 }
 
 /// Starts a command as a member of `scope`, as the launcher does: the calling thread is a bystander while it forks.
 pub fn spawn_in_scope(probes: &Probes, scope: u16, command: &mut Command) -> Child {
+    spawn_marked(&|tid, membership| probes.mark(tid, membership), scope, command)
+}
+
+/// The same for whatever probes `mark` belongs to.
+pub fn spawn_marked(mark: &dyn Fn(u32, Membership), scope: u16, command: &mut Command) -> Child {
     let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-    probes.mark(tid, Membership::bystander(scope));
+    mark(tid, Membership::bystander(scope));
     let child = command.spawn();
-    probes.mark(tid, Membership::NONE);
+    mark(tid, Membership::NONE);
     child.unwrap_or_else(|error| panic!("can't start {command:?}: {error}"))
 }

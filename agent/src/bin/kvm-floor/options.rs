@@ -13,7 +13,11 @@ Options:
       --hlt M               HLTs, each woken by a one-shot LAPIC timer [default: 0]
       --mmio K              32-bit writes to address 0xd0000000 [default: 0]
       --touch PAGES         4 KiB pages to write to, each once [default: 0]
+      --zeros PAGES         4 KiB pages to write zeros to [default: 0]
+      --equals PAGES        pages to make equal to each other, but to those of no other guest [default: 0]
+      --uniques PAGES       pages to make equal to no other [default: 0]
       --spin ITERATIONS     turns of an empty loop [default: 0]
+      --hlt-spin ITERATIONS turns of an empty loop before each HLT [default: 0]
       --hlt-interval-ns NS  time that each HLT waits [default: 1000000]
       --vcpus COUNT         vCPUs; all but the first are never started by the guest [default: 1]
       --memory-mib MIB      guest memory [default: 16]
@@ -56,8 +60,16 @@ pub struct Options {
     pub mmio: u32,
     /// Pages to write to.
     pub touch: u32,
+    /// Pages to write zeros to.
+    pub zeros: u32,
+    /// Pages to make equal to each other.
+    pub equals: u32,
+    /// Pages to make equal to no other.
+    pub uniques: u32,
     /// Turns of the spin loop.
     pub spin: u32,
+    /// Turns of an empty loop before each HLT.
+    pub hlt_spin: u32,
     /// What each HLT waits, in nanoseconds.
     pub hlt_interval_ns: u32,
     /// Number of vCPUs.
@@ -75,7 +87,11 @@ impl Default for Options {
             hlt: 0,
             mmio: 0,
             touch: 0,
+            zeros: 0,
+            equals: 0,
+            uniques: 0,
             spin: 0,
+            hlt_spin: 0,
             hlt_interval_ns: DEFAULT_HLT_INTERVAL_NS,
             vcpus: 1,
             memory_mib: 16,
@@ -150,7 +166,11 @@ impl Options {
             "--hlt" => &mut self.hlt,
             "--mmio" => &mut self.mmio,
             "--touch" => &mut self.touch,
+            "--zeros" => &mut self.zeros,
+            "--equals" => &mut self.equals,
+            "--uniques" => &mut self.uniques,
             "--spin" => &mut self.spin,
+            "--hlt-spin" => &mut self.hlt_spin,
             "--hlt-interval-ns" => &mut self.hlt_interval_ns,
             "--vcpus" => &mut self.vcpus,
             "--memory-mib" => &mut self.memory_mib,
@@ -164,17 +184,18 @@ impl Options {
         within("--vcpus", self.vcpus, 1, MAX_VCPUS)?;
         within("--memory-mib", self.memory_mib, RESERVED_MIB, MAX_MEMORY_MIB)?;
         let most_pages = (self.memory_mib - RESERVED_MIB) * PAGES_PER_MIB;
-        if self.touch > most_pages {
-            let needed = self.touch.div_ceil(PAGES_PER_MIB) + RESERVED_MIB;
-            let remedy = if needed > MAX_MEMORY_MIB {
+        let pages = [self.touch, self.zeros, self.equals, self.uniques].map(u64::from).iter().sum::<u64>();
+        if pages > most_pages.into() {
+            let needed = pages.div_ceil(PAGES_PER_MIB.into()) + u64::from(RESERVED_MIB);
+            let remedy = if needed > MAX_MEMORY_MIB.into() {
                 format!("the most is {}", (MAX_MEMORY_MIB - RESERVED_MIB) * PAGES_PER_MIB)
             } else {
                 format!("give it --memory-mib {needed}")
             };
             let memory_mib = self.memory_mib;
             return Err(format!(
-                "--touch {}: {memory_mib} MiB of memory have room for {most_pages} pages; {remedy}",
-                self.touch
+                "--touch, --zeros, --equals and --uniques ask for {pages} pages: {memory_mib} MiB of memory have room for \
+                 {most_pages}; {remedy}"
             ));
         }
         Ok(())
@@ -228,7 +249,12 @@ mod tests {
     fn touched_pages_must_fit() {
         assert!(parsed("--memory-mib 3 --touch 256").is_ok());
         let error = parsed("--memory-mib 3 --touch 257").expect_err("one page too many");
-        assert_eq!(error, "--touch 257: 3 MiB of memory have room for 256 pages; give it --memory-mib 4");
+        assert_eq!(
+            error,
+            "--touch, --zeros, --equals and --uniques ask for 257 pages: 3 MiB of memory have room for 256; give it \
+             --memory-mib 4"
+        );
+        assert!(parsed("--memory-mib 3 --touch 100 --zeros 100 --equals 100").is_err());
         let error = parsed("--touch 4000000").expect_err("more than any guest has");
         assert!(error.ends_with("the most is 785920"), "{error}");
     }

@@ -18,6 +18,16 @@ tables! {
         count: u64,
         /// Time from the exits to the next entries, all together; null where the source has no durations.
         time_ns: Option<u64>,
+        /// Part of it in the kernel; null, as the next four, where it was not told apart.
+        kernel_ns: Option<u64>,
+        /// Part of it in the VMM, while its thread had a CPU.
+        vmm_ns: Option<u64>,
+        /// Part of it waiting for an event, such as the end of a halt.
+        blocked_ns: Option<u64>,
+        /// Part of it polling for the end of a halt.
+        polled_ns: Option<u64>,
+        /// Part of it waiting for a CPU.
+        runnable_ns: Option<u64>,
         /// Shortest time of each bucket of the histogram that is not empty, ascending.
         bucket_floor_ns: Vec<u64>,
         /// Exits in each of these buckets.
@@ -25,7 +35,7 @@ tables! {
     }
 
     /// One row per thread: what it did with its life from the launch to the end of the recording, which is after the
-    /// first response. The bystanders that work for the sandbox (`launcher`, `client`) are among them.
+    /// first response. The bystanders that work for the sandbox (`launcher`, `client`, `dockerd`) are among them.
     table sched = Sched of instance {
         /// The thread, as the host numbers it.
         tid: u32,
@@ -63,7 +73,7 @@ tables! {
         migrations_count: u64,
     }
 
-    /// One row per thread and cause: what woke it, how often, and how long it had waited.
+    /// One row per thread of the sandbox or of a daemon, and cause: what woke it, how often, and how long it had waited.
     table wakeups = Wakeup of instance {
         /// The woken thread.
         tid: u32,
@@ -75,13 +85,19 @@ tables! {
         detail: Option<String>,
         /// Role or name of the task that woke it; null unless the cause is `task`.
         waker: Option<String>,
+        /// Number of that task; null where wake-ups by several tasks of one role are one row.
+        waker_tid: Option<u32>,
+        /// Whether that task is of the sandbox itself; null unless `waker_tid` is known.
+        waker_inside: Option<bool>,
         /// How often it happened.
         count: u64,
         /// Time that it had waited, all together.
         waited_ns: u64,
+        /// How long it then had a CPU until it waited again, all together; null where that was not measured.
+        on_cpu_after_ns: Option<u64>,
     }
 
-    /// One row per role and system call, from the launch to the end of the recording.
+    /// One row per role of the sandbox or of a daemon, and system call, from the launch to the end of the recording.
     table syscalls = Syscall of instance {
         /// Role of the threads.
         role: String,

@@ -45,6 +45,86 @@ tables! {
         error_code: i32,
     }
 
+    /// One row per instance, step, device and direction with probes: block requests that threads of the instance submitted and
+    /// that completed in the step, summed; `block` has them one by one.
+    table block_latency = BlockLatency of instance {
+        /// The step, as in `steps`; 0 is the start.
+        step: u32,
+        /// The device as `MAJOR:MINOR`.
+        device: String,
+        /// Whether they write.
+        write: bool,
+        /// How many of them.
+        count: u64,
+        /// Their length.
+        size_bytes: u64,
+        /// Time from queueing to completion, all together.
+        time_ns: u64,
+        /// Shortest such time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        latency_floor_ns: Vec<u64>,
+        /// Requests in each of these buckets.
+        latency_count: Vec<u64>,
+        /// Shortest length of each bucket that is not empty, ascending.
+        request_floor_bytes: Vec<u64>,
+        /// Requests in each of these buckets.
+        request_count: Vec<u64>,
+    }
+
+    /// One row per instance, step and file with probes: what system calls of the sandbox read and wrote, and which pages came into
+    /// the host's page cache for that.
+    table files = File of instance {
+        /// The step, as in `steps`; 0 is the start.
+        step: u32,
+        /// Device of its file system as `MAJOR:MINOR`; null in the sum of the files that found no room in the map.
+        device: Option<String>,
+        /// Its inode; null as `device`.
+        inode: Option<u64>,
+        /// Its name without folders, for those files that the start is known to read.
+        name: Option<String>,
+        /// System calls that read some of it (`read`, `pread64`, `readv`, `preadv`, `preadv2`).
+        reads_count: u64,
+        /// Bytes that they got.
+        read_bytes: u64,
+        /// Part of it that was in the page cache: what is left without the pages that came in for reads; 0 where read-ahead
+        /// brought in more than was read.
+        hit_bytes: u64,
+        /// Pages that came into the page cache for reads, read-ahead included: misses.
+        read_misses_count: u64,
+        /// Pages that came in otherwise, for page faults of mappings or by advice: misses too.
+        other_misses_count: u64,
+        /// Page faults of mappings that the pages around did not answer; null on kernels before 6.10, which do not tell.
+        faults_count: Option<u64>,
+        /// System calls that wrote to it (`write`, `pwrite64`, `writev`, `pwritev`, `pwritev2`).
+        writes_count: u64,
+        /// Bytes that they wrote.
+        written_bytes: u64,
+        /// Pages that came into the page cache to be written.
+        written_pages_count: u64,
+    }
+
+    /// One row per network device of an instance with probes: what it leaves to others, right after the start. Without offload
+    /// each packet of a large answer goes its way alone.
+    table offloads = Offload of instance {
+        /// `host_end` of the pair of devices, `sandbox_end` of it, or the `tap` of a guest, which has what guest and VMM agreed on.
+        place: String,
+        /// Name of the device.
+        device: String,
+        /// Checksums of what it sends.
+        tx_checksum: bool,
+        /// Checksums of what it receives.
+        rx_checksum: bool,
+        /// Putting frames together from pieces of memory.
+        scatter_gather: bool,
+        /// Segmentation of TCP by the device.
+        tso: bool,
+        /// Segmentation right before the device.
+        gso: bool,
+        /// Putting received segments together.
+        gro: bool,
+        /// Whether the guest merges receive buffers: null, since no interface of the host shows what it told its VMM.
+        mergeable_buffers: Option<bool>,
+    }
+
     /// One row per network device and direction: the frames that passed the host's end.
     table net = Net of instance {
         /// Name of the device on the host.

@@ -2,19 +2,38 @@
 
 mod cpu;
 mod io;
+mod memory;
 mod run;
+mod slices;
+mod step;
 mod timeline;
+mod window;
 
 pub use cpu::{Exit, Sched, Syscall, Wakeup};
-pub use io::{Block, Fault, Net};
+pub use io::{Block, BlockLatency, Fault, File, Net, Offload};
+pub use memory::{GuestMemory, KernelMemory, Ksm, Memory, MemoryHost, Page, PageScan};
 pub use run::{EventCount, Instance, Run};
+pub use slices::{AttributionSlice, ConsoleLine, Counter, ExitEvent, ThreadSlice, VcpuSlice, WakeupFlow};
+pub use step::{Activity, Answer, Cell, Latency, Outlier, Response, Step, Traffic};
 pub use timeline::{Attribution, Marker, Phase, Request};
+pub use window::{GuestAddress, IdleState, PerfCounter, Preemption, Thread, Window};
 
 use super::table::Table;
 
 /// Every table of the dataset.
 pub fn tables() -> impl Iterator<Item = &'static Table> {
-    [run::TABLES, timeline::TABLES, cpu::TABLES, io::TABLES].into_iter().flatten()
+    [
+        run::TABLES,
+        timeline::TABLES,
+        cpu::TABLES,
+        io::TABLES,
+        memory::TABLES,
+        slices::TABLES,
+        step::TABLES,
+        window::TABLES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]
@@ -22,9 +41,28 @@ mod tests {
     use super::tables;
     use std::collections::HashSet;
 
-    /// Numeric columns that name or number a thing, so that they have no unit.
-    const IDENTIFIERS: [&str; 9] =
-        ["error_code", "position", "schema_version", "sector", "seed", "status", "tgid", "tid", "vcpu"];
+    /// Numeric columns that name or number a thing, so that they have no unit; and `value`, the unit of which is in a column
+    /// of its own.
+    const IDENTIFIERS: [&str; 18] = [
+        "by_tid",
+        "cpu",
+        "error_code",
+        "inode",
+        "position",
+        "repetition",
+        "schema_version",
+        "sector",
+        "seed",
+        "status",
+        "step",
+        "tgid",
+        "thread",
+        "tid",
+        "value",
+        "vcpu",
+        "waker_thread",
+        "waker_tid",
+    ];
 
     #[test]
     fn names_are_unique_and_in_snake_case() {

@@ -47,6 +47,12 @@ tables! {
 
     /// One row per instance: one started sandbox. It is written after the instance's rows in all other tables.
     table instances = Instance of instance {
+        /// The experiment, such as `cpu`.
+        experiment: String,
+        /// Variant of the experiment, such as `evicted`; empty when it has only one.
+        variant: String,
+        /// How many repetitions of the same experiment, variant, sandbox, workload and `probes` came before it.
+        repetition: u32,
         /// Kind of the sandbox, such as `runc`.
         sandbox: String,
         /// What ran inside, such as `rust`.

@@ -8,7 +8,7 @@ tables! {
     table markers = Marker of instance {
         /// Its name, such as `listen`.
         marker: String,
-        /// Who saw it: a probe, the launcher, the client or the guest.
+        /// Who saw it or told it: a probe, the launcher, the client, the guest's console or the VMM.
         source: String,
         /// When; negative before the launch.
         at_ns: i64,
@@ -45,7 +45,9 @@ tables! {
 
     /// One row per request of the client.
     table requests = Request of instance {
-        /// Place in the order of the requests, from 0.
+        /// Step that it belongs to, as in `steps`: 0 is the start.
+        step: Option<u32>,
+        /// Place in the order of the step's requests, from 0.
         position: u32,
         /// When it was due, and the first attempt to connect began.
         started_ns: i64,
@@ -61,6 +63,8 @@ tables! {
         attempts_count: u32,
         /// Length of the response's body.
         body_bytes: Option<u64>,
+        /// Time that the workload says its work took, by its own clock.
+        workload_ns: Option<u64>,
         /// Why there was no good response; null when there was.
         error: Option<String>,
     }

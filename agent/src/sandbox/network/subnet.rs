@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use std::net::Ipv4Addr;
 
 /// Length of the prefix of an instance's subnet: two hosts in it, besides its own and its broadcast address.
-pub const PREFIX_LENGTH: u8 = 30;
+const PREFIX_LENGTH: u8 = 30;
 
 /// Where subnets are taken from: a piece of the private addresses that is rarely used, and, where a route covers that, the
 /// addresses set aside for measuring networks (RFC 2544).
@@ -34,6 +34,32 @@ impl Prefix {
     }
 }
 
+/// Whether some of the prefixes, those that lead everywhere aside, have an address in common with this one.
+pub fn overlaps(prefixes: &[Prefix], with: Prefix) -> bool {
+    prefixes.iter().any(|prefix| prefix.length > WIDE && prefix.overlaps(with))
+}
+
+/// Addresses of the two ends of an instance's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Addresses {
+    /// Of the host: the sandbox's default gateway.
+    #[serde(rename = "gateway")]
+    pub host: Ipv4Addr,
+    /// Of the sandbox.
+    #[serde(rename = "address")]
+    pub sandbox: Ipv4Addr,
+    /// Length of the prefix that both share.
+    pub prefix_length: u8,
+}
+
+impl Addresses {
+    /// The prefix length as a mask.
+    pub fn netmask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix_length.min(32))).unwrap_or(0))
+    }
+}
+
 /// The subnet of one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet {
@@ -46,32 +72,31 @@ impl Subnet {
     /// # Errors
     /// When there is none.
     pub fn choose(occupied: &[Prefix], start: u32) -> Result<Self> {
-        let occupied: Vec<_> = occupied.iter().filter(|prefix| prefix.length > WIDE).collect();
         let candidates = POOLS.iter().flat_map(|pool| {
             let count = 1 << (PREFIX_LENGTH - pool.length);
             (0..count).map(move |offset| pool.bits + ((start.wrapping_add(offset) % count) << (32 - PREFIX_LENGTH)))
         });
-        let mut free = candidates
-            .map(|base| Self { base })
-            .filter(|subnet| !occupied.iter().any(|prefix| prefix.overlaps(subnet.prefix())));
+        let mut free = candidates.map(|base| Self { base }).filter(|subnet| !overlaps(occupied, subnet.prefix()));
         free.next().context(
             "no two addresses in 10.213.0.0/16 or 198.18.0.0/15 are free: `ip route show table all` shows what covers them; \
              remove that, or use the host's network",
         )
     }
 
-    /// The whole subnet.
-    pub fn prefix(self) -> Prefix {
+    /// Its two addresses.
+    pub fn addresses(self) -> Addresses {
+        Addresses { host: self.host(), sandbox: self.sandbox(), prefix_length: PREFIX_LENGTH }
+    }
+
+    fn prefix(self) -> Prefix {
         Prefix { bits: self.base, length: PREFIX_LENGTH }
     }
 
-    /// Address of the host's end.
-    pub fn host(self) -> Ipv4Addr {
+    fn host(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base + 1)
     }
 
-    /// Address of the sandbox's end.
-    pub fn sandbox(self) -> Ipv4Addr {
+    fn sandbox(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base + 2)
     }
 }
@@ -96,6 +121,16 @@ mod tests {
     fn occupied_subnets_are_passed_over_and_the_search_wraps() {
         let occupied = [prefix([10, 213, 255, 253], 32), prefix([10, 213, 0, 0], 29)];
         assert_eq!(Subnet::choose(&occupied, 16383).unwrap().host(), Ipv4Addr::new(10, 213, 0, 9));
+    }
+
+    #[test]
+    fn a_prefix_length_is_a_mask_as_well() {
+        let mask = |prefix_length| {
+            let host = Ipv4Addr::LOCALHOST;
+            Addresses { host, sandbox: host, prefix_length }.netmask()
+        };
+        assert_eq!(mask(30), Ipv4Addr::new(255, 255, 255, 252));
+        assert_eq!((mask(0), mask(32)), (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A workload under test: its process, its directory, what it prints.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
@@ -18,10 +19,22 @@ use tokio::{
 /// Longest time that a start, an end or a line of output may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The executable of a workload.
+/// How to start a workload.
 #[derive(Clone)]
 pub struct Program {
-    path: PathBuf,
+    executable: OsString,
+    /// What precedes all other arguments: the script, if the executable interprets one.
+    script: Option<PathBuf>,
+    pub speed: Speed,
+}
+
+/// How fast a loop runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Speed {
+    /// A few machine instructions per operation, before the program starts or while it runs.
+    Compiled,
+    /// Hundreds of machine instructions per operation.
+    Interpreted,
 }
 
 /// A program that has ended.
@@ -42,13 +55,17 @@ pub struct Server {
 }
 
 impl Program {
-    pub fn new(path: &Path) -> Self {
-        let path = path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { path }
+    pub fn compiled(path: &Path) -> Self {
+        Self { executable: real(path).into(), script: None, speed: Speed::Compiled }
+    }
+
+    pub fn interpreted(interpreter: OsString, script: &Path, speed: Speed) -> Self {
+        Self { executable: interpreter, script: Some(real(script)), speed }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.path);
+        let mut command = Command::new(&self.executable);
+        command.args(&self.script);
         command.args(arguments).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -118,6 +135,11 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
+}
+
+/// The tests start workloads in directories of their own, where a relative path would lead elsewhere.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A port that nobody listens on. It is not one of those that the kernel hands out, of which other tests take many.

@@ -52,6 +52,7 @@ function pvh_start
     call mmio_loop
     call hlt_loop
     call touch_loop
+    call fill_loop
     call spin_loop
     movl $line_done, %esi
     call console_write
@@ -140,18 +141,29 @@ function hlt_loop
     testl %ebp, %ebp
     jz 3f
     call interrupts_setup
-2:  movl hlt_ns, %eax
+    movl %esp, %edi
+2:  call hlt_spin_loop
+    movl hlt_ns, %eax
     movl ${LAPIC_INITIAL_COUNT}, %ecx
     call lapic_write
     sti
     hlt
     ud2                                 # woken without an interrupt: an error
 timer_interrupt:
-    addl $12, %esp                      # the frame of the interrupt
+    movl %edi, %esp                     # drops the frame of the interrupt, or both: QEMU's SVM can deliver one twice
     xorl %eax, %eax
     movl ${LAPIC_EOI}, %ecx
     call lapic_write
     decl %ebp
+    jnz 2b
+3:  ret
+
+# What some guests do before they halt, in the hope that something comes to do. The timer is not armed yet: HLT waits for as
+# long as without it.
+function hlt_spin_loop
+    movl hlt_spin, %ecx
+    jecxz 3f
+2:  decl %ecx
     jnz 2b
 3:  ret
 
@@ -211,6 +223,39 @@ function touch_loop
     jnz 2b
 3:  ret
 
+# Pages with known content, behind those of touch_loop: zeros, then pages that are equal to each other but to those of no
+# other guest, then pages that nothing equals. What tells guests apart is the time stamp counter.
+function fill_loop
+    movl touch, %edi
+    shll $12, %edi
+    addl ${TOUCH_ADDRESS}, %edi
+    movl zeros, %ecx
+    jecxz 3f
+2:  movl $0, (%edi)
+    addl $4096, %edi
+    decl %ecx
+    jnz 2b
+3:  movl equals, %ecx
+    orl uniques, %ecx
+    jecxz 6f
+    rdtsc
+    movl %eax, %ebp
+    movl equals, %ecx
+    jecxz 5f
+4:  movl %ebp, (%edi)
+    movl $1, 4(%edi)
+    addl $4096, %edi
+    decl %ecx
+    jnz 4b
+5:  movl uniques, %ecx
+    jecxz 6f
+2:  movl %ebp, (%edi)
+    movl %edi, 4(%edi)
+    addl $4096, %edi
+    decl %ecx
+    jnz 2b
+6:  ret
+
 function spin_loop
     movl spin, %ecx
     jecxz 3f
@@ -247,7 +292,11 @@ function code_end
     parameter mmio, "mmio", 0
     parameter hlt, "hlt", 0
     parameter hlt_ns, "hlt_ns", {DEFAULT_HLT_INTERVAL_NS}
+    parameter hlt_spin, "hlt_spin", 0
     parameter touch, "touch", 0
+    parameter zeros, "zeros", 0
+    parameter equals, "equals", 0
+    parameter uniques, "uniques", 0
     parameter spin, "spin", 0
     parameter stay, "stay", 0
     here parameters_end

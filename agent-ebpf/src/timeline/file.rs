@@ -1,0 +1,169 @@
+//! Files of threads in scope: what system calls read and write, and which pages had to come into the page cache for that.
+//!
+//! A page that a thread brings into the page cache while it reads is a miss (read-ahead included, which is the kernel's guess
+//! that it will be read); one that it brings in while it writes is none. Sums by file, per CPU; nothing is sent.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_NOEXIST,
+    macros::{map, tracepoint},
+    maps::PerCpuHashMap,
+    programs::TracePointContext,
+};
+use sandscope_ebpf::{
+    kernel::{current_tid, read_field, scope},
+    map::{FileCounts, FileKey, FileUse, Membership, Task},
+};
+
+/// User space adds one element per sandbox for what finds no room.
+#[map]
+static FILES: PerCpuHashMap<FileKey, FileCounts> = PerCpuHashMap::with_max_entries(4096, 0);
+
+macro_rules! globals {
+    ($($name:ident)*) => { $(#[unsafe(no_mangle)] static $name: Global<u32> = Global::new(0);)* };
+}
+// Offsets, and numbers of system calls plus one: 0 is one that this architecture does not have.
+globals! {
+    FILE_TASK_FILES FILE_FILES_FDT FILE_FDT_FD FILE_FDT_MAX FILE_FILE_INODE FILE_INODE_MODE FILE_INODE_INO FILE_INODE_SB FILE_SB_DEV
+    FILE_REGS_ARG1
+    FILE_READ FILE_PREAD64 FILE_READV FILE_PREADV FILE_PREADV2
+    FILE_WRITE FILE_PWRITE64 FILE_WRITEV FILE_PWRITEV FILE_PWRITEV2
+    ADDED_INODE ADDED_DEV ADDED_ORDER
+    FAULT_INODE FAULT_DEV
+}
+
+/// Type of a file and of a regular one, in the kernel's ABI.
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
+
+/// A thread enters a system call.
+#[inline(always)]
+pub fn begins(task: &mut Task, number: u32, registers: *const u8) {
+    task.file_use = FileUse::None as u32;
+    let is = |call: &Global<u32>| number.wrapping_add(1) == call.load();
+    let reads = is(&FILE_READ) || is(&FILE_PREAD64) || is(&FILE_READV) || is(&FILE_PREADV) || is(&FILE_PREADV2);
+    let writes = is(&FILE_WRITE) || is(&FILE_PWRITE64) || is(&FILE_WRITEV) || is(&FILE_PWRITEV) || is(&FILE_PWRITEV2);
+    if !reads && !writes {
+        return;
+    }
+    let Some(descriptor) = read_field::<u64>(registers, &FILE_REGS_ARG1) else { return };
+    let Some((inode, device)) = regular_file(descriptor as u32) else { return };
+    task.inode = inode;
+    task.device = device;
+    task.file_use = if reads { FileUse::Read } else { FileUse::Write } as u32;
+}
+
+/// Inode and device of a descriptor of the running task, if it is one of a regular file.
+#[inline(always)]
+fn regular_file(descriptor: u32) -> Option<(u64, u32)> {
+    // SAFETY: the helper takes nothing and can't fail; there is no safe wrapper for it.
+    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() } as *const u8;
+    let files = read_field::<u64>(task, &FILE_TASK_FILES)? as *const u8;
+    let table = read_field::<u64>(files, &FILE_FILES_FDT)? as *const u8;
+    if descriptor >= read_field::<u32>(table, &FILE_FDT_MAX)? {
+        return None;
+    }
+    let pointers = read_field::<u64>(table, &FILE_FDT_FD)?;
+    let place = (pointers + u64::from(descriptor) * 8) as *const u64;
+    // SAFETY: the helper reads kernel memory at any address and fails where there is none.
+    let file = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(place) }.ok()? as *const u8;
+    let inode = read_field::<u64>(file, &FILE_FILE_INODE)? as *const u8;
+    if read_field::<u16>(inode, &FILE_INODE_MODE)? & S_IFMT != S_IFREG {
+        return None;
+    }
+    let file_system = read_field::<u64>(inode, &FILE_INODE_SB)? as *const u8;
+    Some((read_field(inode, &FILE_INODE_INO)?, read_field(file_system, &FILE_SB_DEV)?))
+}
+
+/// A thread comes back from a system call.
+#[inline(always)]
+pub fn ends(task: &mut Task, membership: Membership, result: i64) {
+    let used = task.file_use;
+    task.file_use = FileUse::None as u32;
+    // Those that only work for a sandbox have files of their own.
+    if used == FileUse::None as u32 || result < 0 || membership.is_bystander() {
+        return;
+    }
+    let Some(counts) = counts(membership, task.inode, task.device) else { return };
+    if used == FileUse::Read as u32 {
+        counts.reads += 1;
+        counts.read_bytes += result as u64;
+    } else {
+        counts.writes += 1;
+        counts.written_bytes += result as u64;
+    }
+}
+
+/// What this CPU saw of a file; made on first use.
+#[inline(always)]
+fn counts(membership: Membership, inode: u64, device: u32) -> Option<&'static mut FileCounts> {
+    let key = FileKey { inode, device, scope: membership.scope(), padding: 0 };
+    let place = match FILES.get_ptr_mut(key) {
+        Some(place) => place,
+        None => {
+            let fresh = FileCounts {
+                reads: 0,
+                read_bytes: 0,
+                writes: 0,
+                written_bytes: 0,
+                missed_by_reads: 0,
+                made_by_writes: 0,
+                missed_by_faults: 0,
+                faults: 0,
+            };
+            let _ = FILES.insert(key, fresh, u64::from(BPF_NOEXIST));
+            match FILES.get_ptr_mut(key) {
+                Some(place) => place,
+                None => FILES.get_ptr_mut(FileKey { inode: 0, device: 0, ..key })?,
+            }
+        }
+    };
+    // SAFETY: the map gives a valid pointer to this CPU's element; these programs run for tasks only and do not nest.
+    Some(unsafe { &mut *place })
+}
+
+/// Field of a tracepoint's record; its type's zero when it can't be read.
+#[inline(always)]
+fn field<T: Default>(context: &TracePointContext, offset: &Global<u32>) -> T {
+    // SAFETY: the helper reads the record at any offset and fails outside of memory.
+    unsafe { context.read_at(offset.load() as usize) }.unwrap_or_default()
+}
+
+/// A page, or several in one piece, comes into the page cache.
+#[tracepoint(category = "filemap", name = "mm_filemap_add_to_page_cache")]
+pub fn mm_filemap_add_to_page_cache(context: TracePointContext) -> u32 {
+    let tid = current_tid(&context);
+    let Some(entry) = scope::entry(tid) else { return 1 };
+    let membership = entry.membership;
+    if !membership.is_recorded() || membership.is_bystander() {
+        return 1;
+    }
+    let (inode, device): (u64, u32) = (field(&context, &ADDED_INODE), field(&context, &ADDED_DEV));
+    let order: u8 = if ADDED_ORDER.load() == 0 { 0 } else { field(&context, &ADDED_ORDER) };
+    let pages = 1_u64 << (order & 31);
+    let used = crate::scope::known_task(entry)
+        .map_or(FileUse::None as u32, |task| if task.inode == inode { task.file_use } else { FileUse::None as u32 });
+    if let Some(counts) = counts(membership, inode, device) {
+        if used == FileUse::Read as u32 {
+            counts.missed_by_reads += pages;
+        } else if used == FileUse::Write as u32 {
+            counts.made_by_writes += pages;
+        } else {
+            counts.missed_by_faults += pages;
+        }
+    }
+    1
+}
+
+/// A page fault of a mapping that the pages around it did not answer.
+#[tracepoint(category = "filemap", name = "mm_filemap_fault")]
+pub fn mm_filemap_fault(context: TracePointContext) -> u32 {
+    let membership = scope::of(current_tid(&context));
+    if membership.is_recorded() && !membership.is_bystander() {
+        let (inode, device): (u64, u32) = (field(&context, &FAULT_INODE), field(&context, &FAULT_DEV));
+        if let Some(counts) = counts(membership, inode, device) {
+            counts.faults += 1;
+        }
+    }
+    1
+}

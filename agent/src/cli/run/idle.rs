@@ -1,0 +1,63 @@
+//! `sandscope run idle`: what sandboxes cost when nothing is asked of them.
+
+use super::{Bar, Common, Setting, condition, end, seconds};
+use crate::cli::BadRequest;
+use anyhow::Result;
+use sandscope::{
+    experiment::idle::{Idle, Watching},
+    probe::{Aggregate, Limits},
+    report::window::IdleReport,
+    steady::GuestSymbols,
+};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+/// Conditions of the experiment.
+#[derive(clap::Args)]
+pub(crate) struct IdleArguments {
+    #[command(flatten)]
+    common: Common,
+    /// Instances of each kind.
+    #[arg(short = 'n', long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    instances: u32,
+    /// Seconds for which each instance is watched.
+    #[arg(long, default_value_t = 30.0, value_parser = seconds, allow_negative_numbers = true)]
+    window: f64,
+    /// Seconds from the first response to the window.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds, allow_negative_numbers = true)]
+    settle: f64,
+    /// ELF file with the symbols of the guests' kernel, for the addresses at which vCPUs leave it.
+    #[arg(long, value_name = "FILE")]
+    guest_symbols: Option<PathBuf>,
+}
+
+/// Runs it.
+pub(super) async fn execute(arguments: &IdleArguments) -> Result<ExitCode> {
+    let IdleArguments { common, instances, window, settle, guest_symbols } = arguments;
+    common.check()?;
+    let guest = guest_symbols.as_deref().map(GuestSymbols::read).transpose();
+    let guest = guest.map_err(|error| BadRequest(format!("{error:#}")))?;
+    let mut aggregate = Aggregate::load(Limits::default()).map_err(|error| {
+        BadRequest(format!("{error}: nothing can be counted without; `sandscope doctor` says more"))
+    })?;
+    let missing = aggregate.missing().iter().map(|missing| (missing.to_string(), missing.reason.clone())).collect();
+    let conditions = [condition("instances", instances), condition("window_s", window), condition("settle_s", settle)];
+    let Setting { sandboxes, workload, seed, mut manifest, dataset, run_directory, mut stage } =
+        Setting::new("idle", common, (None, missing), conditions).await?;
+    manifest.probes.available = true;
+    let experiment = Idle {
+        sandboxes,
+        workload,
+        cache: common.cache,
+        watching: Watching { settle: Duration::from_secs_f64(*settle), window: Duration::from_secs_f64(*window) },
+        instances: *instances,
+        seed,
+        guest,
+    };
+    let mut bar = Bar::new(experiment.total());
+    let outcome = experiment.run(&mut stage, &mut aggregate, &run_directory, dataset, &manifest, &mut bar).await;
+    bar.bar.finish_and_clear();
+    let summary = outcome?;
+    let failed = summary.sandboxes.iter().any(|sandbox| sandbox.failed_count > 0);
+    common.show(&summary, &IdleReport(&summary), &summary.run_id, &stage).await?;
+    end(&stage, failed)
+}

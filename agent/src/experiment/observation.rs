@@ -1,0 +1,90 @@
+//! What is seen of one instance, before anything is made of it.
+
+use super::step::Taken;
+use crate::{
+    correlate::{Bystander, Marker, NamedThread},
+    measure::page_cache::{CacheState, Residency},
+    probe::{DeviceCounts, FileSums, Recording},
+    sandbox::{RoleRule, network::Offload},
+    workload::client::Exchange,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Which part of a run an instance is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Variant of the experiment; empty when there is only one.
+    pub variant: String,
+    /// How many like it came before.
+    pub repetition: u32,
+}
+
+/// Everything seen of one instance.
+pub struct Observation {
+    /// Names it in the dataset.
+    pub id: String,
+    /// Its place in the order of the run.
+    pub position: u32,
+    /// What it is part of.
+    pub part: Part,
+    /// Kind of the sandbox.
+    pub sandbox: String,
+    /// Name of the workload.
+    pub workload: String,
+    /// Whether probes were attached.
+    pub probes: bool,
+    /// Condition of the page cache that was asked for.
+    pub cache: CacheState,
+    /// How it was connected.
+    pub network: &'static str,
+    /// When it was launched, `CLOCK_MONOTONIC` nanoseconds; `None` if it never was.
+    pub launch_ns: Option<u64>,
+    /// The same since 1970.
+    pub launched_at_unix_ns: Option<i64>,
+    /// Nanoseconds from launch to first good response, or why there was none.
+    pub outcome: Result<u64, String>,
+    /// What the agent itself saw.
+    pub markers: Vec<Marker>,
+    /// What the client asked until the first good response.
+    pub requests: Vec<Exchange>,
+    /// What was done on it after that.
+    pub steps: Vec<Taken>,
+    /// What it did with files until then; `None` when nobody watched.
+    pub files_of_start: Option<FileSums>,
+    /// Names of the files that its start reads, by inode and device as the kernel encodes it.
+    pub file_names: BTreeMap<(u64, u32), String>,
+    /// What its network devices leave to others.
+    pub offloads: Vec<Offload>,
+    /// Page cache right before the launch.
+    pub residency: Option<Residency>,
+    /// Further conditions.
+    pub conditions: BTreeMap<String, String>,
+    /// What the probes saw.
+    pub recorded: Option<Recorded>,
+    /// Whether its single events are to be written down.
+    pub timeline: bool,
+    /// If so, the lines of its console, each with the instant at which its end was read (`CLOCK_MONOTONIC` nanoseconds).
+    pub console_lines: Vec<(u64, String)>,
+}
+
+impl Observation {
+    /// Records of its probes that were lost.
+    pub fn lost(&self) -> u64 {
+        self.recorded.as_ref().map_or(0, |recorded| recorded.recording.lost())
+    }
+}
+
+/// What the probes saw of an instance.
+pub struct Recorded {
+    /// Shared by instances that were recorded together.
+    pub(super) recording: Arc<Recording>,
+    pub(super) scope: u16,
+    pub(super) bystanders: Vec<Bystander>,
+    pub(super) roles: &'static [RoleRule],
+    /// Threads of the sandbox that were still there in the end, if their names matter.
+    pub(super) threads: Vec<NamedThread>,
+    /// Name of the device and what passed it.
+    pub(super) device: Option<(String, DeviceCounts)>,
+}

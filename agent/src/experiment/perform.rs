@@ -1,0 +1,107 @@
+//! Does the steps of an experiment on a running instance.
+
+use super::{
+    stage::Stage,
+    step::{Action, Step, Taken},
+    trial::Trial,
+};
+use crate::{
+    host::clock::monotonic_ns,
+    measure::page_cache::{self, CacheState, Residency},
+    sandbox::resources::CpuList,
+    workload::{client, load::Load},
+};
+use anyhow::{Context, Result, bail, ensure};
+use std::{net::SocketAddr, path::PathBuf};
+use tokio::time::Instant;
+
+/// Asks a ready instance for all that `steps` say, one step after the other. A step that fails does not keep the next from being
+/// tried, unless the instance itself has failed or the run was interrupted.
+pub async fn perform(trial: &mut Trial, stage: &mut Stage, steps: &[Step], client_cpus: Option<&CpuList>) {
+    for step in steps {
+        let Some(address) = trial.address() else {
+            return trial.fail(&anyhow::anyhow!("it can't be asked for {}: it has no address", step.path));
+        };
+        let mut taken = Taken::at(step.clone(), monotonic_ns());
+        let outcome = take(trial, stage, address, client_cpus, &mut taken).await;
+        if let Err(error) = &outcome {
+            taken.error = Some(format!("{error:#}"));
+        }
+        taken.end_ns = taken.end_ns.max(taken.start_ns);
+        trial.took(taken);
+        if outcome.is_err() {
+            return;
+        }
+    }
+}
+
+async fn take(
+    trial: &mut Trial,
+    stage: &mut Stage,
+    address: SocketAddr,
+    client_cpus: Option<&CpuList>,
+    taken: &mut Taken,
+) -> Result<()> {
+    let step = taken.step.clone();
+    let file = step.file.map(|state| Ok::<_, anyhow::Error>((state, static_file(trial)?))).transpose()?;
+    taken.file_before = condition(file.as_ref())?;
+    let (before, files_before) = (trial.traffic(stage)?, trial.files(stage)?);
+    taken.start_ns = monotonic_ns();
+    let deadline = Instant::now() + step.patience(stage.timeout);
+    match step.action {
+        Action::Requests { count } => {
+            for _ in 0..count {
+                let each = Instant::now() + stage.timeout;
+                let exchange = client::get(address, &step.path, taken.start_ns, each);
+                taken.exchanges.push(trial.unless_it_fails(stage, deadline, exchange).await?);
+            }
+            taken.end_ns = monotonic_ns();
+        }
+        Action::Load { connections, keep_alive, pace, warm_up, window } => {
+            let load = Load {
+                address,
+                path: step.path.clone(),
+                connections,
+                keep_alive,
+                pace,
+                warm_up,
+                window,
+                timeout: stage.timeout,
+                cpus: client_cpus.cloned(),
+            };
+            let tally = load.run(stage.interrupted.child_token());
+            let tally = trial.unless_it_fails(stage, deadline, tally).await??;
+            (taken.start_ns, taken.end_ns) = (tally.start_ns, tally.end_ns);
+            taken.tally = Some(tally);
+        }
+        Action::Watch | Action::Weigh => bail!("nothing is asked in the step {}", step.name),
+    }
+    let after = trial.traffic(stage)?;
+    taken.traffic = after.zip(before).map(|(after, before)| after.since(&before));
+    taken.files = trial.files(stage)?.zip(files_before).map(|(after, before)| after.since(&before));
+    let after = file.map(|(_, path)| (CacheState::AsIs, path));
+    taken.file_after = condition(after.as_ref())?;
+    Ok(())
+}
+
+/// The file on the host's disk that the workload's `/read`, `/static` and `/unzip` use.
+fn static_file(trial: &Trial) -> Result<PathBuf> {
+    let instance = trial.instance().context("the instance was lost")?;
+    let file = trial.static_file().context("the workload has no static file; `cargo xtask workloads` makes one")?;
+    let name = file.file_name();
+    let own = instance.files().into_iter().find(|path| path.file_name() == name);
+    Ok(own.unwrap_or_else(|| file.to_owned()))
+}
+
+/// Brings a file into its state in the page cache, and makes sure that it is.
+fn condition(file: Option<&(CacheState, PathBuf)>) -> Result<Option<Residency>> {
+    let Some((state, path)) = file else { return Ok(None) };
+    let found = page_cache::bring_about(*state, std::slice::from_ref(path))?;
+    let as_asked = match state {
+        CacheState::Primed => found.resident == found.pages,
+        CacheState::Evicted => found.resident == 0,
+        CacheState::AsIs => true,
+    };
+    ensure!(as_asked, "{} of {} pages of {} are in memory", found.resident, found.pages, path.display());
+    Ok(Some(found))
+}

@@ -1,0 +1,485 @@
+//! One instance under observation, from preparation to removal.
+//!
+//! ```text
+//! prepare ─► condition ─► watch ─► settle ─► launch … first good response ─► … steps … ─► unwatch ─► remove
+//!            └────────── start: all four ───────────┘                         └──── finish: both ────┘
+//! ```
+//!
+//! An experiment with one instance at a time calls [`Trial::prepare`], [`Trial::start`] and [`Trial::finish`]; one with many at
+//! a time does the parts itself, so that what they share (the probes, the recording) is taken once. What goes wrong on the way
+//! is part of the observation, and the instance is removed in any case.
+
+use super::{
+    observation::Observation,
+    stage::{Place, Stage, Subject},
+    step::Taken,
+    watch::{Watch, Watched},
+};
+use crate::{
+    correlate::Marker,
+    host::{
+        clock::{monotonic_ns, unix_ns},
+        quiescence,
+    },
+    measure::page_cache,
+    probe::{DeviceCounts, FileSums, Recording},
+    sandbox::{Instance, Readiness, Specification, launcher::Launcher, network::Offload, resources::CpuList},
+    workload::{
+        callback::{Callback, Receiver},
+        client::{self, Exchange},
+    },
+};
+use anyhow::{Context, Result, bail};
+use sandscope_ebpf::map::Membership;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+
+/// How often an instance that is awaited is asked whether it has failed. Readiness itself is an event; this only bounds how
+/// long a failure goes unnoticed.
+const FAILURE_INTERVAL: Duration = Duration::from_millis(50);
+/// What the client asks for first.
+const FIRST_REQUEST: &str = "/hello";
+/// The outcome of one that nothing has gone wrong with so far.
+const NOT_STARTED: &str = "not started";
+
+/// An instance under observation.
+pub struct Trial {
+    launcher: Arc<Launcher>,
+    label: String,
+    scope: u16,
+    observation: Observation,
+    /// With the launcher while that works on it; `None` for good if it was never made.
+    instance: Option<Box<dyn Instance>>,
+    watch: Option<Watch>,
+    static_file: Option<PathBuf>,
+    /// Where it is asked once it is ready, if it can be asked.
+    address: Option<SocketAddr>,
+    /// Stays open until the end: the workload must not see its callback refused.
+    receiver: Option<Receiver>,
+}
+
+/// The client while it waits for the callback and then asks for the first time.
+struct Asking {
+    callback: oneshot::Receiver<Callback>,
+    answer: AbortOnDropHandle<Result<Answered>>,
+}
+
+/// What came of the first request.
+struct Answered {
+    exchange: Exchange,
+    address: SocketAddr,
+    receiver: Receiver,
+}
+
+impl Asking {
+    /// Begins to wait for a callback from an instance that is about to be launched.
+    fn start(receiver: Receiver, readiness: Readiness, deadline: Instant) -> Self {
+        let launch_ns = monotonic_ns();
+        let (tell, callback) = oneshot::channel();
+        let answer = tokio::spawn(async move {
+            let callback = receiver.wait().await?;
+            let address = match readiness {
+                Readiness::Callback { address } => address,
+                Readiness::CallbackFrom { port } => SocketAddr::new(callback.from, port),
+                Readiness::Console { .. } | Readiness::Line { .. } | Readiness::Launched { .. } => {
+                    bail!("it does not call back")
+                }
+            };
+            // Nobody listens when the instance has failed meanwhile.
+            let _ = tell.send(callback);
+            let exchange = client::get(address, FIRST_REQUEST, launch_ns, deadline).await;
+            Ok(Answered { exchange, address, receiver })
+        });
+        Self { callback, answer: AbortOnDropHandle::new(answer) }
+    }
+}
+
+impl Trial {
+    /// Prepares an instance. `launcher` is the thread that starts and ends it: one of its own when several are started at a
+    /// time, else the stage's.
+    pub async fn prepare(stage: &Stage, launcher: &Arc<Launcher>, subject: &Subject, place: Place) -> Self {
+        let observation = Observation {
+            id: place.id,
+            position: place.position,
+            part: subject.part.clone(),
+            sandbox: subject.sandbox.name().to_owned(),
+            workload: subject.workload.name.clone(),
+            probes: subject.probes,
+            cache: subject.cache,
+            network: stage.network.name(),
+            launch_ns: None,
+            launched_at_unix_ns: None,
+            outcome: Err(NOT_STARTED.to_owned()),
+            markers: Vec::new(),
+            requests: Vec::new(),
+            steps: Vec::new(),
+            files_of_start: None,
+            file_names: BTreeMap::new(),
+            offloads: Vec::new(),
+            residency: None,
+            conditions: subject.found.clone(),
+            recorded: None,
+            timeline: false,
+            console_lines: Vec::new(),
+        };
+        let specification = Specification {
+            label: place.label.clone(),
+            directory: place.directory,
+            workload: subject.workload.clone(),
+            network: stage.network,
+            resources: stage.resources,
+            callback_port: stage.callback_port,
+        };
+        // A number of its own, so that nothing that an earlier instance may have left is taken for a part of this one.
+        let scope = 1 + (place.position % u32::from(Membership::MAX_SCOPE)) as u16;
+        let mut trial = Self {
+            launcher: Arc::clone(launcher),
+            label: place.label,
+            scope,
+            observation,
+            instance: None,
+            watch: None,
+            static_file: subject.workload.static_file.clone(),
+            address: None,
+            receiver: None,
+        };
+        let sandbox = Arc::clone(&subject.sandbox);
+        let prepared = launcher.run(move || sandbox.prepare(&specification)).await.flatten();
+        match prepared.with_context(|| format!("can't prepare a {} sandbox", subject.sandbox.name())) {
+            Ok(instance) => {
+                trial.observation.conditions.extend(instance.conditions().clone());
+                trial.instance = Some(instance);
+            }
+            Err(error) => trial.fail(&error),
+        }
+        trial
+    }
+
+    /// From the conditions to the first good response; says whether there was one.
+    pub async fn start(&mut self, stage: &mut Stage) -> bool {
+        let outcome = async {
+            self.condition()?;
+            stage.begin_recording(self.observation.probes)?;
+            self.watch(stage)?;
+            quiescence::settle();
+            self.launch(stage).await?;
+            self.look_around(stage)
+        };
+        if let Err(error) = outcome.await {
+            self.fail(&error);
+        }
+        self.observation.outcome.is_ok()
+    }
+
+    /// Ends the recording, ends the instance, removes what it left, and gives what was seen of it.
+    pub async fn finish(mut self, stage: &mut Stage) -> Observation {
+        if let Err(error) = self.end_recording(stage) {
+            self.fail(&error);
+        }
+        self.remove().await
+    }
+
+    fn end_recording(&mut self, stage: &mut Stage) -> Result<()> {
+        let Some(watched) = self.unwatch(stage)? else { return Ok(()) };
+        if let Some(recording) = stage.end_recording()? {
+            self.keep(watched, Arc::new(recording));
+        }
+        Ok(())
+    }
+
+    /// What was seen so far.
+    pub fn observation(&self) -> &Observation {
+        &self.observation
+    }
+
+    /// Number of its scope.
+    pub(super) fn scope(&self) -> u16 {
+        self.scope
+    }
+
+    /// Where it is asked; `None` before it is ready, and for one that only writes to its console.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The instance; `None` when there is none.
+    pub fn instance(&self) -> Option<&dyn Instance> {
+        self.instance.as_deref()
+    }
+
+    /// Notes that it did not go on after it was ready, if it did not.
+    pub(super) fn check(&mut self) {
+        if let Some(failure) = self.instance.as_mut().and_then(|instance| instance.failure())
+            && self.observation.outcome.is_ok()
+        {
+            self.observation.outcome = Err(format!("it was ready, but did not go on: {failure}"));
+        }
+    }
+
+    /// The file that the workload serves, on the host.
+    pub(super) fn static_file(&self) -> Option<&Path> {
+        self.static_file.as_deref()
+    }
+
+    /// What has passed its device so far, if probes watch it.
+    pub(super) fn traffic(&self, stage: &mut Stage) -> Result<Option<DeviceCounts>> {
+        match (&self.watch, &mut stage.probes) {
+            (Some(watch), Some(probes)) => watch.traffic(probes),
+            _ => Ok(None),
+        }
+    }
+
+    /// What it has done with files so far, if probes watch it.
+    pub(super) fn files(&self, stage: &Stage) -> Result<Option<FileSums>> {
+        match (&self.watch, &stage.probes) {
+            (Some(watch), Some(probes)) => watch.files(probes),
+            _ => Ok(None),
+        }
+    }
+
+    /// Notes what came of a step.
+    pub(super) fn took(&mut self, taken: Taken) {
+        self.observation.steps.push(taken);
+    }
+
+    /// Wants its single events written down.
+    pub fn keep_timeline(&mut self) {
+        self.observation.timeline = true;
+    }
+
+    /// Notes why it failed, unless it had before.
+    pub fn fail(&mut self, error: &anyhow::Error) {
+        let before = self.observation.outcome.as_ref().err();
+        if before.is_none_or(|before| before == NOT_STARTED) {
+            self.observation.outcome = Err(format!("{error:#}"));
+        }
+    }
+
+    /// Brings the page cache into the state that was asked for, and notes what became of that.
+    ///
+    /// # Errors
+    /// When it can't be done, or the instance could not be prepared.
+    pub fn condition(&mut self) -> Result<()> {
+        let files = self.prepared()?.files();
+        self.observation.residency = Some(page_cache::bring_about(self.observation.cache, &files)?);
+        Ok(())
+    }
+
+    /// Makes the probes see it, if it is to have them. They must be attached.
+    ///
+    /// # Errors
+    /// When they can't watch its device.
+    pub fn watch(&mut self, stage: &mut Stage) -> Result<()> {
+        let Some(probes) = stage.probes.as_mut().filter(|_| self.observation.probes) else { return Ok(()) };
+        let instance = self.instance.as_deref().context("the instance was lost")?;
+        self.watch = Some(Watch::start(probes, instance, self.scope, self.launcher.tid())?);
+        Ok(())
+    }
+
+    /// Launches it and waits for its first good response.
+    ///
+    /// # Errors
+    /// When there is none; says why.
+    pub async fn launch(&mut self, stage: &Stage) -> Result<()> {
+        let readiness = self.prepared()?.readiness();
+        let receiver = match readiness {
+            Readiness::Callback { .. } | Readiness::CallbackFrom { .. } => {
+                let address = IpAddr::V4(self.prepared()?.host_address());
+                Some(Receiver::bind(address, stage.callback_port, &self.label).await?)
+            }
+            Readiness::Console { .. } | Readiness::Line { .. } | Readiness::Launched { .. } => None,
+        };
+        let outcome = self.launch_and_ask(stage, readiness, receiver).await;
+        for (source, reached) in self.prepared()?.reached() {
+            self.marker(reached.marker, source, reached.at_ns, Some(reached.line).filter(|line| !line.is_empty()));
+        }
+        self.observation.outcome = Ok(outcome?);
+        Ok(())
+    }
+
+    /// Notes, right after its start, what it did with files and what its devices leave to others. A guest has agreed with its
+    /// VMM on the latter by then. Of instances that are started together not before all have started: it takes time.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn look_around(&mut self, stage: &Stage) -> Result<()> {
+        self.observation.files_of_start = self.files(stage)?;
+        if self.watch.is_some()
+            && let Some(instance) = &self.instance
+        {
+            self.observation.file_names = page_cache::names(&instance.files());
+            self.observation.offloads = match (instance.network(), instance.device()) {
+                (Some(own), _) => own.offloads()?,
+                (None, Some(device)) => vec![Offload::read("host_end", &device.name)?],
+                (None, None) => Vec::new(),
+            };
+        }
+        Ok(())
+    }
+
+    /// Makes the probes forget it; what is left is to take the recording and [`Trial::keep`] it.
+    pub(super) fn unwatch(&mut self, stage: &mut Stage) -> Result<Option<Watched>> {
+        self.watch.take().map(|watch| watch.end(stage)).transpose()
+    }
+
+    /// Keeps what was recorded of it.
+    pub(super) fn keep(&mut self, watched: Watched, recording: Arc<Recording>) {
+        self.observation.recorded = Some(watched.recorded(recording));
+    }
+
+    /// Ends it, removes what it left, and gives what was seen of it.
+    pub(super) async fn remove(mut self) -> Observation {
+        if self.observation.timeline {
+            self.observation.console_lines =
+                self.instance.as_ref().map(|instance| instance.console().timed_lines()).unwrap_or_default();
+        }
+        if self.instance.is_some() {
+            let removed = self.on_launcher(|instance| instance.stop()).await.flatten();
+            let mut observation = self.observation;
+            observation.outcome = match (observation.outcome, removed) {
+                (outcome, Ok(())) => outcome,
+                (Ok(_), Err(left)) => Err(format!("it gave its response, but could not be removed: {left:#}")),
+                (Err(error), Err(left)) => Err(format!("{error}; and it could not be removed: {left:#}")),
+            };
+            return observation;
+        }
+        self.observation
+    }
+
+    fn prepared(&mut self) -> Result<&mut Box<dyn Instance>> {
+        self.instance.as_mut().context("the instance was lost when the launcher failed")
+    }
+
+    /// Runs something that starts or ends processes on the launcher's thread: they would die with any other.
+    async fn on_launcher<T: Send + 'static>(
+        &mut self,
+        action: impl FnOnce(&mut dyn Instance) -> T + Send + 'static,
+    ) -> Result<T> {
+        let mut instance = self.instance.take().context("the instance was lost when the launcher failed")?;
+        let (instance, result) = self
+            .launcher
+            .run(move || {
+                let result = action(instance.as_mut());
+                (instance, result)
+            })
+            .await?;
+        self.instance = Some(instance);
+        Ok(result)
+    }
+
+    /// Gives the nanoseconds from the launch to the first good response.
+    async fn launch_and_ask(&mut self, stage: &Stage, readiness: Readiness, receiver: Option<Receiver>) -> Result<u64> {
+        let launched_at_unix_ns = unix_ns();
+        let deadline = Instant::now() + stage.timeout;
+        // Beside the launch: a sandbox may be ready before whoever starts it says that it has been started.
+        let asking = receiver.map(|receiver| Asking::start(receiver, readiness, deadline));
+        let cpus = stage.cpus.clone();
+        let (launch_ns, launched) = self
+            .on_launcher(move |instance| {
+                // Only what is started here is pinned, not the threads of the agent that watch it.
+                let pinned = cpus.as_ref().map(CpuList::pin).transpose();
+                let launch_ns = monotonic_ns();
+                (launch_ns, pinned.and_then(|_pinned| instance.launch()))
+            })
+            .await?;
+        self.observation.launch_ns = Some(launch_ns);
+        self.observation.launched_at_unix_ns = Some(launched_at_unix_ns);
+        self.marker("launch", "launcher", launch_ns, None);
+        launched.context("it could not be launched")?;
+        let end_ns = match (readiness, asking) {
+            (_, Some(Asking { callback, answer })) => {
+                // Without a callback the answer tells why.
+                if let Ok(callback) = self.unless_it_fails(stage, deadline, callback).await? {
+                    let told =
+                        callback.since_main_ns.map(|ns| format!("{ns} ns after the start of the workload's main"));
+                    self.marker("callback", "client", callback.at_ns, told);
+                }
+                let answer = self.unless_it_fails(stage, deadline, answer).await?;
+                let Answered { exchange, address, receiver } = answer.context("the client panicked")??;
+                self.receiver = Some(receiver);
+                self.answered(exchange, address)?
+            }
+            (Readiness::Line { line, address }, _) => {
+                let line = self.prepared()?.console().milestone(line);
+                self.unless_it_fails(stage, deadline, line)
+                    .await?
+                    .context("its console ended before it said that it listens")?;
+                self.ask(stage, address, launch_ns, deadline).await?
+            }
+            (Readiness::Launched { address }, _) => self.ask(stage, address, launch_ns, deadline).await?,
+            (Readiness::Console { done }, _) => {
+                let console = self.prepared()?.console();
+                let (first_byte, done) = (console.first_byte(), console.milestone(done));
+                let at_ns = self.unless_it_fails(stage, deadline, first_byte).await?;
+                let done = self.unless_it_fails(stage, deadline, done).await?;
+                done.context("it ended before it had done what it was told")?;
+                at_ns.context("it ended without a byte on its console")?
+            }
+            (Readiness::Callback { .. } | Readiness::CallbackFrom { .. }, None) => {
+                bail!("nobody listens for its callback")
+            }
+        };
+        self.marker("first_response", "client", end_ns, None);
+        Ok(end_ns.saturating_sub(launch_ns))
+    }
+
+    /// Sends the first request; gives the instant of its good answer.
+    async fn ask(&mut self, stage: &Stage, address: SocketAddr, launch_ns: u64, deadline: Instant) -> Result<u64> {
+        let request = client::get(address, FIRST_REQUEST, launch_ns, deadline);
+        let exchange = self.unless_it_fails(stage, deadline, request).await?;
+        self.answered(exchange, address)
+    }
+
+    /// Keeps what came of the first request; gives the instant of its good answer.
+    fn answered(&mut self, exchange: Exchange, address: SocketAddr) -> Result<u64> {
+        self.observation.requests.push(exchange.clone());
+        if !exchange.is_good() {
+            bail!("{}", exchange.error.unwrap_or_else(|| "no good response".to_owned()));
+        }
+        self.address = Some(address);
+        Ok(exchange.finished_ns)
+    }
+
+    /// Awaits an event of the instance, unless it fails, the time is over or the run is interrupted.
+    ///
+    /// # Errors
+    /// Says which of these it was.
+    pub async fn unless_it_fails<T>(
+        &mut self,
+        stage: &Stage,
+        deadline: Instant,
+        event: impl Future<Output = T>,
+    ) -> Result<T> {
+        let mut event = std::pin::pin!(event);
+        loop {
+            let again = (Instant::now() + FAILURE_INTERVAL).min(deadline);
+            tokio::select! {
+                biased;
+                value = &mut event => return Ok(value),
+                () = stage.interrupted.cancelled() => bail!("interrupted"),
+                () = tokio::time::sleep_until(again) => {}
+            }
+            let instance = self.prepared()?;
+            if let Some(failure) = instance.failure() {
+                bail!("{failure}");
+            }
+            if Instant::now() >= deadline {
+                let lines = instance.console().last_lines(5);
+                let said = if lines.is_empty() { "nothing".to_owned() } else { lines.join(" | ") };
+                let timeout = stage.timeout;
+                bail!("not ready within {timeout:?} (--timeout); the last lines of its console: {said}");
+            }
+        }
+    }
+
+    fn marker(&mut self, name: &'static str, source: &'static str, at_ns: u64, detail: Option<String>) {
+        self.observation.markers.push(Marker { name, source, at_ns, detail });
+    }
+}

@@ -1,0 +1,120 @@
+//! What the probes are told about an instance: who works for it, and which device is its own.
+
+use super::{observation::Recorded, stage::Stage};
+use crate::{
+    correlate::{Bystander, Duty},
+    host::clock::monotonic_ns,
+    measure::threads,
+    probe::{DeviceCounts, DeviceProbe, FileSums, Probes, Recording},
+    sandbox::{Daemon, Device, Instance, RoleRule, ThreadRule},
+};
+use anyhow::Result;
+use sandscope_ebpf::map::Membership;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// An instance that the probes see.
+pub(super) struct Watch {
+    scope: u16,
+    device: Option<(String, DeviceProbe)>,
+    bystanders: Vec<Bystander>,
+    daemons: Vec<Daemon>,
+    roles: &'static [RoleRule],
+    thread_roles: &'static [ThreadRule],
+}
+
+/// An instance that they see no more.
+pub(super) struct Watched {
+    scope: u16,
+    device: Option<(String, DeviceCounts)>,
+    bystanders: Vec<Bystander>,
+    roles: &'static [RoleRule],
+    thread_roles: &'static [ThreadRule],
+}
+
+impl Watch {
+    /// Makes attached probes see an instance that is about to be launched from the thread `launcher`.
+    pub(super) fn start(probes: &mut Probes, instance: &dyn Instance, scope: u16, launcher: u32) -> Result<Self> {
+        let device = match instance.device() {
+            Some(Device { name, index }) => probes.watch_device(&name, index, scope)?.map(|probe| (name, probe)),
+            None => None,
+        };
+        probes.watch_files(scope)?;
+        let client = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let console = instance.console().reader_tid();
+        let mut bystanders =
+            [(launcher, "launcher", Duty::Acts), (client, "client", Duty::Acts), (console, "console", Duty::Listens)]
+                .map(|(tid, role, duty)| Bystander { tid, role: role.to_owned(), duty, until_ns: None })
+                .to_vec();
+        for bystander in &bystanders {
+            probes.mark(bystander.tid, Membership::bystander(scope));
+        }
+        let daemons = instance.daemons();
+        for daemon in &daemons {
+            let threads = mark_threads(|tid| probes.mark(tid, Membership::bystander(scope)), daemon.pid);
+            let role = daemon.role.to_owned();
+            let bystander = |tid| Bystander { tid, role: role.clone(), duty: Duty::Serves, until_ns: None };
+            bystanders.extend(threads.into_iter().map(bystander));
+        }
+        let (roles, thread_roles) = (instance.roles(), instance.thread_roles());
+        Ok(Self { scope, device, bystanders, daemons, roles, thread_roles })
+    }
+
+    /// What it has done with files so far; `None` where that can't be watched.
+    pub(super) fn files(&self, probes: &Probes) -> Result<Option<FileSums>> {
+        probes.file_sums(self.scope)
+    }
+
+    /// What has passed its device so far; `None` when it has none, or none that can be watched.
+    pub(super) fn traffic(&self, probes: &mut Probes) -> Result<Option<DeviceCounts>> {
+        self.device.as_ref().map(|(_, probe)| probes.device_counts(probe)).transpose()
+    }
+
+    /// Makes them forget it; to be called before the recording is taken.
+    pub(super) fn end(self, stage: &mut Stage) -> Result<Watched> {
+        let Self { scope, device, mut bystanders, daemons, roles, thread_roles } = self;
+        let Some(probes) = &mut stage.probes else {
+            return Ok(Watched { scope, device: None, bystanders, roles, thread_roles });
+        };
+        let now_ns = monotonic_ns();
+        for bystander in &mut bystanders {
+            probes.mark(bystander.tid, Membership::NONE);
+            bystander.until_ns = Some(now_ns);
+        }
+        for daemon in daemons {
+            // Also the threads that it made meanwhile.
+            mark_threads(|tid| probes.mark(tid, Membership::NONE), daemon.pid);
+        }
+        let device = match device {
+            Some((name, probe)) => Some((name, probes.unwatch_device(probe)?)),
+            None => None,
+        };
+        Ok(Watched { scope, device, bystanders, roles, thread_roles })
+    }
+}
+
+impl Watched {
+    /// What was recorded of it; while it lives, since its threads' names are looked up.
+    pub(super) fn recorded(self, recording: Arc<Recording>) -> Recorded {
+        let Self { scope, device, bystanders, roles, thread_roles } = self;
+        let threads = threads::named(&recording.records, scope, thread_roles);
+        Recorded { recording, scope, bystanders, roles, threads, device }
+    }
+}
+
+/// Marks all threads of a process; returns them. A thread that is made meanwhile is what its maker is.
+pub(super) fn mark_threads(mark: impl Fn(u32), pid: i32) -> BTreeSet<u32> {
+    let mut marked = BTreeSet::new();
+    loop {
+        let tasks = procfs::process::Process::new(pid).and_then(|process| process.tasks());
+        // A daemon that ended has no threads.
+        let threads = tasks.into_iter().flatten().flatten().map(|task| task.tid.cast_unsigned());
+        let new: Vec<u32> = threads.filter(|tid| !marked.contains(tid)).collect();
+        if new.is_empty() {
+            return marked;
+        }
+        for tid in new {
+            mark(tid);
+            marked.insert(tid);
+        }
+    }
+}

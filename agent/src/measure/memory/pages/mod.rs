@@ -1,0 +1,213 @@
+//! What is in the pages of running instances: which are equal, which of these are one page already, which could be, and why the
+//! others are not.
+//!
+//! ```text
+//! mappings ─► pagemap (which pages are there, in which frames) ─► reader (copies) ─► entry (fingerprint, 24 bytes a page)
+//! files in the page cache ──────────────────────────────────────────────────────────►      │
+//!                                                    counts by class, state and reason ◄─ classify (sort, group)
+//! ```
+//!
+//! The memory that this takes grows with what is looked at: 48 MiB for 8 GiB. Equality is by 76 bits of a keyed hash; some pairs
+//! of each analysis are compared byte by byte to confirm that.
+
+pub mod classify;
+mod entry;
+pub mod pagemap;
+pub mod pause;
+mod reader;
+mod scan;
+pub mod shifted;
+pub mod speed;
+
+use super::{guest, mapping};
+use anyhow::{Context as _, Result, ensure};
+use classify::{Bin, Class, Count, Owner, Reason, State, classify};
+use entry::{Entry, MOST_SOURCES};
+use pause::Paused;
+use reader::Reader;
+use rustix::param::page_size;
+use scan::Scan;
+use shifted::Shifted;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Groups of equal pages of which a pair is compared byte by byte.
+const VERIFIED: usize = 4096;
+/// How many users KSM gives a frame, where it does not tell.
+const MOST_SHARING: u64 = 256;
+
+/// A process to look at.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its number.
+    pub pid: i32,
+    /// Its role: that of a `vmm` says that it has the memory of a guest.
+    pub role: String,
+    /// Number of its instance.
+    pub instance: usize,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Analysis {
+    /// Pages by what they are. The source of a bin is the place of a subject.
+    pub counts: BTreeMap<Bin, Count>,
+    /// Frames that KSM has merged, each counted once.
+    pub ksm_frames: u64,
+    /// Pages that nothing equals, but whose content is somewhere else at another place.
+    pub shifted: Shifted,
+    /// Pairs of equal pages that were compared byte by byte.
+    pub verified: u64,
+    /// Those of them that differed: the target went on and changed them, or the fingerprint lied.
+    pub differed: u64,
+    /// Bytes that were looked at.
+    pub scanned_bytes: u64,
+    /// Time for copying and hashing.
+    pub scan_time: Duration,
+    /// Time for everything.
+    pub time: Duration,
+    /// For how long the processes were held; `None`: they went on meanwhile.
+    pub paused: Option<Duration>,
+    /// Threads that were to be held but could not be, and why.
+    pub not_paused: Vec<(i32, String)>,
+    /// Whether the frames were known.
+    pub frames_known: bool,
+    /// Memory that the fingerprints took, in bytes.
+    pub table_bytes: u64,
+}
+
+impl Analysis {
+    /// Sum over the bins for which this holds.
+    pub fn pages(&self, is_of_interest: impl Fn(&Bin) -> bool) -> u64 {
+        self.counts.iter().filter(|(bin, _)| is_of_interest(bin)).map(|(_, count)| count.pages).sum()
+    }
+
+    /// Pages of the processes that KSM has merged: mappings, not frames.
+    pub fn ksm_pages(&self) -> u64 {
+        self.counts.values().map(|count| count.ksm).sum()
+    }
+
+    /// Frames that KSM would free if it merged all that it could.
+    pub fn freeable_pages(&self) -> u64 {
+        self.counts.values().map(|count| count.freeable).sum()
+    }
+}
+
+/// Looks at all pages in memory of these processes, and at those of these files that are in the page cache. With `hold`, the
+/// processes stand still meanwhile.
+///
+/// # Errors
+/// When a process may not be looked at, a file can't be read, or the processes can't be held.
+pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<Analysis> {
+    ensure!(
+        subjects.len() + files.len() <= MOST_SOURCES,
+        "{} processes and files are more than can be told apart ({MOST_SOURCES})",
+        subjects.len() + files.len()
+    );
+    let start = Instant::now();
+    let pids: Vec<i32> = subjects.iter().map(|subject| subject.pid).collect();
+    let held = if hold { Some(Paused::begin(&pids)?) } else { None };
+    let not_paused = held.as_ref().map_or_else(Vec::new, |held| held.running.clone());
+    let mapped: Vec<_> = subjects.iter().map(mappings_of).collect::<Result<_>>()?;
+    let files: Vec<&PathBuf> = files.iter().filter(|path| path.is_file()).collect();
+    let room = room(&mapped, &files);
+    let mut scan = Scan::new(room);
+    let scanning = Instant::now();
+    for (source, (subject, mappings)) in subjects.iter().zip(&mapped).enumerate() {
+        let looked = scan.process(subject.pid, source, mappings);
+        looked.with_context(|| format!("the memory of process {} can't be read", subject.pid))?;
+    }
+    for (number, path) in files.iter().enumerate() {
+        scan.file(path, subjects.len() + number)?;
+    }
+    let scan_time = scanning.elapsed();
+    let owners: Vec<Owner> = subjects
+        .iter()
+        .map(|subject| Owner::Instance(subject.instance))
+        .chain(files.iter().map(|_| Owner::File))
+        .collect();
+    let (mut counts, ksm_frames) = classify(&mut scan.entries, &owners, most_sharing());
+    let (verified, differed) = verify(&scan.entries, subjects);
+    let shifted = shifted::find(&scan.entries, &pids);
+    for (&(source, region, is_shared), &pages) in &scan.unread {
+        let bin = Bin {
+            instance: subjects[source].instance,
+            source,
+            region,
+            class: Class::Unread,
+            state: if is_shared { State::Already } else { State::CouldNot },
+            reason: (!is_shared).then_some(Reason::Unreadable),
+            is_inferred: true,
+        };
+        counts.entry(bin).or_default().pages += pages;
+    }
+    let frames_known = pagemap::zero_frame().is_some();
+    Ok(Analysis {
+        counts,
+        ksm_frames,
+        shifted,
+        verified,
+        differed,
+        scanned_bytes: scan.scanned_bytes,
+        scan_time,
+        table_bytes: (scan.entries.capacity() * size_of::<Entry>()) as u64,
+        paused: held.map(Paused::end),
+        not_paused,
+        frames_known,
+        time: start.elapsed(),
+    })
+}
+
+fn mappings_of(subject: &Subject) -> Result<Vec<mapping::Mapping>> {
+    match mapping::of_process(subject.pid) {
+        Ok(mut mappings) => {
+            guest::mark(&mut mappings, &subject.role);
+            Ok(mappings)
+        }
+        // It has ended, and has no memory any more.
+        Err(_) if !super::footprint::is_alive(subject.pid) => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("the mappings of process {} can't be read", subject.pid)),
+    }
+}
+
+/// Pages that will be found, about: so that the table need not grow, which would take twice its memory for a moment.
+fn room(mapped: &[Vec<mapping::Mapping>], files: &[&PathBuf]) -> usize {
+    let mapped = mapped.iter().flatten().map(|mapping| mapping.rss_bytes + mapping.hugetlb_bytes).sum::<u64>();
+    let files = files.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum::<u64>();
+    ((mapped + files) as usize).div_ceil(page_size())
+}
+
+/// How many users KSM gives a frame at most.
+fn most_sharing() -> u64 {
+    let text = fs::read_to_string(Path::new("/sys/kernel/mm/ksm/max_page_sharing"));
+    text.ok().and_then(|text| text.trim().parse().ok()).filter(|most| *most > 0).unwrap_or(MOST_SHARING)
+}
+
+/// Compares pairs of pages that are said to be equal but are in different frames, of groups all over the table; returns how many,
+/// and how many of them differed.
+fn verify(entries: &[Entry], subjects: &[Subject]) -> (u64, u64) {
+    let (mut verified, mut differed) = (0, 0);
+    let of_process = |entry: &&Entry| entry.source() < subjects.len();
+    let size = page_size();
+    let (mut one, mut other) = (vec![0; size], vec![0; size]);
+    let read = |entry: &Entry, buffer: &mut [u8]| {
+        let mut reader = Reader::new(subjects[entry.source()].pid);
+        reader.read(entry.page(), buffer, true).is_ok_and(|pages| pages == 1)
+    };
+    let groups = entries.chunk_by(|one, other| one.content() == other.content()).filter(|group| group.len() > 1);
+    let step = (groups.clone().count() / VERIFIED).max(1);
+    for group in groups.step_by(step) {
+        let mut members = group.iter().filter(of_process);
+        let Some(first) = members.next() else { continue };
+        let Some(second) = members.find(|entry| entry.frame() != first.frame()) else { continue };
+        if read(first, &mut one) && read(second, &mut other) {
+            verified += 1;
+            differed += u64::from(one != other);
+        }
+    }
+    (verified, differed)
+}

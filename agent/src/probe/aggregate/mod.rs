@@ -1,0 +1,244 @@
+//! Aggregate mode: counts and histograms per thread, vCPU and cause, kept in the kernel; for steady state, at any rate of
+//! events.
+
+mod kvm;
+mod sched;
+mod scope;
+mod snapshot;
+mod wakeup;
+
+use super::{
+    Definition, Error, Missing, interrupt,
+    loader::{Programs, fill, pop, push},
+    mapped::MappedArray,
+};
+use crate::host::clock::monotonic_ns;
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf, Pod, include_bytes_aligned,
+    maps::{HashMap, Map, PerCpuArray},
+};
+use bytemuck::Zeroable;
+use sandscope_ebpf::{
+    map::{Entry, Membership},
+    sums::{Exits, PreemptionKey, Preemptions, Shortages, State, Thread, Vcpu, WakeKey, Wakes},
+};
+
+pub use snapshot::Snapshot;
+
+/// Built by `cargo xtask build-ebpf`; CI checks that it is what its source gives.
+static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/aggregate.o");
+
+/// All probes, those first that others build on.
+const PROBES: [&Definition; 5] = [&scope::PROBE, &sched::PROBE, &interrupt::PROBE, &wakeup::PROBE, &kvm::PROBE];
+
+/// How much can be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Threads in all scopes together.
+    pub threads: u16,
+    /// vCPUs among them.
+    pub vcpus: u16,
+    /// Pairs of a vCPU and an exit reason.
+    pub exits: u16,
+}
+
+impl Default for Limits {
+    /// Room for some hundred sandboxes; 30 MB of the kernel's memory.
+    fn default() -> Self {
+        Self { threads: 8192, vcpus: 512, exits: 4096 }
+    }
+}
+
+impl Limits {
+    /// Memory of the arrays.
+    pub fn bytes(&self) -> u64 {
+        let array = |count: u16, bytes: usize| (u64::from(count) + 1) * bytes as u64;
+        array(self.threads, size_of::<Thread>())
+            + array(self.vcpus, size_of::<Vcpu>())
+            + array(self.exits, size_of::<Exits>())
+    }
+}
+
+/// The probes, loaded into the kernel.
+pub struct Aggregate {
+    programs: Programs,
+    threads: MappedArray<Thread>,
+    vcpus: MappedArray<Vcpu>,
+    exits: MappedArray<Exits>,
+    limits: Limits,
+}
+
+impl Aggregate {
+    /// Loads every probe that this kernel supports, and tries each once.
+    ///
+    /// # Errors
+    /// When nothing could be counted: no privilege, no type information, no tracefs, or a required probe fails.
+    pub fn load(limits: Limits) -> Result<Self, Error> {
+        let failed = |error: anyhow::Error| Error::Load(format!("{error:#}"));
+        // Element 0 stands for "none".
+        let elements = |count: u16| u32::from(count) + 1;
+        let mut programs = Programs::load(OBJECT, &PROBES, limits.threads, |loader| {
+            loader
+                .map_max_entries("THREADS", elements(limits.threads))
+                .map_max_entries("VCPUS", elements(limits.vcpus))
+                .map_max_entries("FREE_VCPUS", elements(limits.vcpus))
+                .map_max_entries("EXITS", elements(limits.exits))
+                .map_max_entries("FREE_EXITS", elements(limits.exits));
+        })?;
+        fill(&mut programs.ebpf, "FREE_VCPUS", limits.vcpus).map_err(failed)?;
+        fill(&mut programs.ebpf, "FREE_EXITS", limits.exits).map_err(failed)?;
+        let threads = array(&programs.ebpf, "THREADS", elements(limits.threads)).map_err(failed)?;
+        let vcpus = array(&programs.ebpf, "VCPUS", elements(limits.vcpus)).map_err(failed)?;
+        let exits = array(&programs.ebpf, "EXITS", elements(limits.exits)).map_err(failed)?;
+        Ok(Self { programs, threads, vcpus, exits, limits })
+    }
+
+    /// What this kernel can't do.
+    pub fn missing(&self) -> &[Missing] {
+        &self.programs.missing
+    }
+
+    /// Each probe with what is missing of it.
+    pub fn by_probe(&self) -> Vec<(&'static str, Vec<String>)> {
+        self.programs.by_probe(&PROBES)
+    }
+
+    /// Makes the probes see everything in scope.
+    ///
+    /// # Errors
+    /// When the kernel refuses what it allowed when the probes were loaded.
+    pub fn attach(&mut self) -> Result<()> {
+        self.programs.attach()
+    }
+
+    /// Takes the probes away: the kernel runs as if they did not exist. What they have counted stays.
+    pub fn detach(&mut self) {
+        self.programs.detach();
+    }
+
+    /// Memory of the kernel that the arrays take, whatever is in them.
+    pub fn bytes(&self) -> u64 {
+        self.limits.bytes()
+    }
+
+    /// Says what a thread is from now on.
+    pub fn mark(&self, tid: u32, membership: Membership) {
+        self.programs.mark(tid, membership);
+    }
+
+    /// Puts a thread that runs already into a scope, in the state that it is in. Only [`Aggregate::mark`] it where nothing could
+    /// be kept of it anyway.
+    ///
+    /// # Errors
+    /// When the kernel refuses to change a map.
+    pub fn seed(&mut self, tid: u32, tgid: u32, membership: Membership) -> Result<()> {
+        let Some(slot) = pop(&mut self.programs.ebpf, "FREE_SLOTS")? else {
+            self.mark(tid, membership);
+            return Ok(());
+        };
+        let stat = procfs::process::Process::new(tid.cast_signed()).and_then(|thread| thread.stat());
+        let state = if stat.is_ok_and(|stat| stat.state == 'R') { State::Running } else { State::Blocked };
+        let thread = Thread {
+            tid,
+            tgid,
+            membership: membership.0,
+            cpu: u32::MAX,
+            state: state as u32,
+            since_ns: monotonic_ns(),
+            ..Thread::zeroed()
+        };
+        self.threads.write(slot.into(), thread);
+        self.programs.seed(tid, Entry { membership, slot });
+        Ok(())
+    }
+
+    /// Everything counted so far of the threads of a scope. Costs the host nothing but the reading.
+    ///
+    /// # Errors
+    /// When the kernel refuses to give a map's elements.
+    pub fn snapshot(&self, scope: u16) -> Result<Snapshot> {
+        Snapshot::read(self, scope)
+    }
+
+    /// Forgets the threads of a scope, so that others find room. To be called while the probes are detached, and after
+    /// everything in the scope was unmarked or has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses to change a map.
+    pub fn forget(&mut self, scope: u16) -> Result<()> {
+        let slots: Vec<u32> = self.slots(scope).map(|(slot, _)| slot).collect();
+        for &slot in &slots {
+            let Some(thread) = self.threads.read(slot) else { continue };
+            self.programs.clear(thread.tid);
+            self.threads.write(slot, Thread::zeroed());
+            if let Some(vcpu) = self.vcpus.read(u32::from(thread.vcpu)).filter(|_| thread.vcpu != 0) {
+                for exits in vcpu.exits.iter().chain(&vcpu.returns).chain([&vcpu.halts]).chain(&vcpu.timers) {
+                    if *exits != 0 {
+                        self.exits.write(u32::from(*exits), Exits::zeroed());
+                        push(&mut self.programs.ebpf, "FREE_EXITS", *exits)?;
+                    }
+                }
+                self.vcpus.write(u32::from(thread.vcpu), Vcpu::zeroed());
+                push(&mut self.programs.ebpf, "FREE_VCPUS", thread.vcpu)?;
+            }
+            if let Ok(slot) = u16::try_from(slot) {
+                push(&mut self.programs.ebpf, "FREE_SLOTS", slot)?;
+            }
+        }
+        let gone = |slot: u32| slots.contains(&slot);
+        let mut wakes = self.hash_mut::<WakeKey, Wakes>("WAKES")?;
+        let keys: Vec<WakeKey> = wakes.keys().filter_map(Result::ok).filter(|key| gone(key.slot.into())).collect();
+        keys.iter().try_for_each(|key| wakes.remove(key))?;
+        let mut preemptions = self.hash_mut::<PreemptionKey, Preemptions>("PREEMPTIONS")?;
+        let keys: Vec<PreemptionKey> = preemptions.keys().filter_map(Result::ok).filter(|key| gone(key.slot)).collect();
+        keys.iter().try_for_each(|key| preemptions.remove(key))?;
+        Ok(())
+    }
+
+    /// The slots in use for a scope.
+    fn slots(&self, scope: u16) -> impl Iterator<Item = (u32, Thread)> {
+        (1..self.threads.len()).filter_map(move |slot| {
+            let element = self.threads.at(slot)?;
+            // SAFETY: aligned and valid as long as `self`; the number is the first field, and stays while the slot is in use.
+            let tid = unsafe { element.cast::<u32>().read_volatile() };
+            let thread = (tid != 0).then(|| self.threads.read(slot)).flatten()?;
+            (Membership(thread.membership).scope() == scope).then_some((slot, thread))
+        })
+    }
+
+    /// What found no room since the programs were loaded.
+    ///
+    /// # Errors
+    /// When the kernel refuses to give the counters.
+    pub fn shortages(&self) -> Result<Shortages> {
+        let map = self.programs.ebpf.map("SHORTAGES").context("the BPF object has no map SHORTAGES")?;
+        let per_cpu: PerCpuArray<_, Shortages> = PerCpuArray::try_from(map)?;
+        let mut total = Shortages::default();
+        for cpu in per_cpu.get(&0, 0)?.iter() {
+            total.threads += cpu.threads;
+            total.vcpus += cpu.vcpus;
+            total.exits += cpu.exits;
+            total.wakes += cpu.wakes;
+            total.preemptions += cpu.preemptions;
+        }
+        Ok(total)
+    }
+
+    fn hash<K: Pod, V: Pod>(&self, name: &str) -> Result<HashMap<&aya::maps::MapData, K, V>> {
+        let map = self.programs.ebpf.map(name).with_context(|| format!("the BPF object has no map {name}"))?;
+        Ok(HashMap::try_from(map)?)
+    }
+
+    fn hash_mut<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut aya::maps::MapData, K, V>> {
+        let map = self.programs.ebpf.map_mut(name).with_context(|| format!("the BPF object has no map {name}"))?;
+        Ok(HashMap::try_from(map)?)
+    }
+}
+
+fn array<T: bytemuck::Pod>(ebpf: &Ebpf, name: &str, length: u32) -> Result<MappedArray<T>> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => MappedArray::map(map, length),
+        _ => anyhow::bail!("the BPF object has no array map {name}"),
+    }
+}

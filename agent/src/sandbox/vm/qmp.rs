@@ -1,0 +1,176 @@
+//! QEMU's control protocol: JSON messages on a socket that it inherits. Nothing here blocks, and no thread is needed: what QEMU
+//! has to say waits in the socket until somebody asks.
+//!
+//! The socket is a pair made before the launch, so the first requests are there before QEMU is, and no event can come earlier
+//! than the subscription to it.
+
+use super::Control;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+/// Most that is read at once, and the longest message that is kept: a guest that has taken QEMU over must not fill the agent's
+/// memory.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// How long QEMU may take to end after it said that it would.
+const END_LIMIT: Duration = Duration::from_millis(300);
+
+/// States of a machine that it does not leave by itself, and what each means.
+const DEAD: [(&str, &str); 5] = [
+    ("internal-error", "the accelerator could not go on with the guest"),
+    ("io-error", "the guest's drive failed"),
+    ("guest-panicked", "the guest's kernel panicked"),
+    ("shutdown", "the guest switched its machine off"),
+    ("watchdog", "the guest's watchdog expired"),
+];
+
+/// Reasons of a shutdown, and what each means.
+const SHUTDOWNS: [(&str, &str); 4] = [
+    ("guest-reset", "the guest reset its machine: a reboot, or a triple fault"),
+    ("guest-shutdown", "the guest switched its machine off"),
+    ("guest-panic", "the guest's kernel panicked"),
+    ("host-signal", "a signal ended QEMU"),
+];
+
+/// The agent's end.
+#[derive(Debug)]
+pub struct Qmp {
+    socket: UnixStream,
+    received: Vec<u8>,
+    /// The state that QEMU last named, if it is one that a guest does not leave.
+    dead: Option<&'static (&'static str, &'static str)>,
+    shutdown: Option<(String, Instant)>,
+}
+
+impl Qmp {
+    /// Makes both ends, with the first requests on their way. QEMU gets the second.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn pair() -> Result<(Self, OwnedFd)> {
+        let (socket, theirs) = UnixStream::pair().context("could not make the control socket of a VMM")?;
+        socket.set_nonblocking(true).context("could not set up the control socket of a VMM")?;
+        let mut qmp = Self { socket, received: Vec::new(), dead: None, shutdown: None };
+        qmp.request("qmp_capabilities");
+        qmp.request("query-status");
+        Ok((qmp, theirs.into()))
+    }
+
+    fn request(&mut self, command: &str) {
+        // A few bytes always fit; if QEMU is gone, its end is what will be reported.
+        let _ = writeln!(self.socket, "{{\"execute\":\"{command}\"}}");
+    }
+
+    /// Takes what has come.
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        for _ in 0..MOST_BYTES / buffer.len() {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => self.take(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.received.len() + part.len() <= MOST_BYTES {
+                self.received.extend(part);
+            }
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.received);
+                if let Ok(message) = serde_json::from_slice(&line) {
+                    self.note(&message);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, message: &Value) {
+        match message["event"].as_str() {
+            // It says that the machine stands still, but not why.
+            Some("STOP" | "GUEST_PANICKED") => self.request("query-status"),
+            Some("SHUTDOWN") => {
+                let reason = message["data"]["reason"].as_str().unwrap_or("unknown").to_owned();
+                self.shutdown.get_or_insert((reason, Instant::now()));
+            }
+            _ => {}
+        }
+        if let Some(status) = message["return"]["status"].as_str() {
+            self.dead = DEAD.iter().find(|(state, _)| *state == status);
+        }
+    }
+}
+
+impl Control for Qmp {
+    fn evidence(&mut self, ended: bool) -> Option<String> {
+        self.read();
+        if let Some((reason, since)) = &self.shutdown
+            && (ended || since.elapsed() > END_LIMIT)
+        {
+            let known = SHUTDOWNS.iter().find(|(known, _)| known == reason);
+            let meaning = known.map_or("QEMU ended the machine", |(_, meaning)| meaning);
+            return Some(format!("{meaning} (shutdown by {reason:?})"));
+        }
+        self.dead.map(|(state, meaning)| format!("{meaning} (QEMU's state `{state}`)"))
+    }
+
+    fn quit(&mut self) {
+        self.request("quit");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader};
+
+    #[test]
+    fn a_machine_that_stands_still_is_asked_why() {
+        let (mut qmp, theirs) = Qmp::pair().unwrap();
+        let mut theirs = UnixStream::from(theirs);
+        let mut requests = BufReader::new(theirs.try_clone().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(requests.next().unwrap(), r#"{"execute":"qmp_capabilities"}"#);
+        assert_eq!(requests.next().unwrap(), r#"{"execute":"query-status"}"#);
+        theirs
+            .write_all(b"{\"QMP\":{}}\r\n{\"return\":{}}\r\n{\"return\":{\"status\":\"running\"}}\r\n{\"event\":\"ST")
+            .unwrap();
+        assert_eq!(qmp.evidence(false), None);
+        theirs.write_all(b"OP\",\"timestamp\":{}}\r\n").unwrap();
+        assert_eq!(qmp.evidence(false), None);
+        assert_eq!(requests.next().unwrap(), r#"{"execute":"query-status"}"#);
+        theirs.write_all(b"{\"return\":{\"running\":false,\"status\":\"internal-error\"}}\r\n").unwrap();
+        assert!(qmp.evidence(false).unwrap().contains("internal-error"));
+    }
+
+    #[test]
+    fn a_shutdown_is_told_when_qemu_has_ended_or_should_have() {
+        let (mut qmp, theirs) = Qmp::pair().unwrap();
+        let event = br#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}"#;
+        UnixStream::from(theirs).write_all(&[event.as_slice(), b"\n"].concat()).unwrap();
+        assert_eq!(qmp.evidence(false), None);
+        assert!(qmp.evidence(true).unwrap().contains("triple fault"));
+        std::thread::sleep(END_LIMIT);
+        assert!(qmp.evidence(false).unwrap().contains("guest-reset"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_passed_over_within_bounds() {
+        let (mut qmp, theirs) = Qmp::pair().unwrap();
+        let mut theirs = UnixStream::from(theirs);
+        for _ in 0..100 {
+            theirs.write_all(&[b'x'; 10_000]).unwrap();
+            assert_eq!(qmp.evidence(false), None);
+            assert!(qmp.received.len() <= MOST_BYTES);
+        }
+        theirs.write_all(b"\n[1]\n{\"return\":{\"status\":\"watchdog\"}}\n").unwrap();
+        assert!(qmp.evidence(false).unwrap().contains("watchdog"));
+    }
+}

@@ -1,0 +1,215 @@
+//! Watches a sandbox for a window of time: what it does when nothing is asked of it, and what that costs.
+//!
+//! ```text
+//! open (snapshot, counters, helpers) ─► time passes ─► close ─► Window ─► rows of the dataset, summary
+//! ```
+//!
+//! Used for sandboxes that an experiment has started and for those that ran before.
+
+mod attached;
+mod content;
+mod guest_symbols;
+mod looked_at;
+mod rows;
+mod summary;
+mod target;
+
+pub use attached::Attached;
+pub(crate) use content::nanoseconds;
+pub use content::{Content, ContentPart, ContentSummary};
+pub use guest_symbols::{GuestSymbols, Moved};
+pub use rows::Translators;
+pub use summary::{Cause, Cost, ExitRate, Place, WindowSummary, summarise};
+pub use target::{Found, Target};
+
+use crate::{
+    measure::{
+        counters::{self, Counters},
+        helpers::{self, Ksmd},
+        idle_states::{self, IdleState},
+    },
+    probe::{Aggregate, Snapshot},
+    sandbox::{RoleRule, ThreadRule, rule_of},
+};
+use anyhow::Result;
+use sandscope_ebpf::{map::Membership, sums::Thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+/// Role of the kernel's threads that work for a sandbox.
+const HELPER: &str = "helper";
+
+/// Whom to watch.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// What it is called in the results.
+    pub name: String,
+    /// Number of its scope, in which its threads are.
+    pub scope: u16,
+    /// Roles of its processes.
+    pub roles: &'static [RoleRule],
+    /// Roles of its threads by their names.
+    pub thread_roles: &'static [ThreadRule],
+}
+
+/// A window that is open.
+pub struct Opening {
+    subject: Subject,
+    before: Snapshot,
+    last: Option<Snapshot>,
+    counters: Counters,
+    idle_states: Vec<IdleState>,
+    ksmd: Option<Ksmd>,
+    stolen_ns: Option<u64>,
+    helpers: BTreeSet<u32>,
+}
+
+/// Who a thread was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// Its name.
+    pub comm: String,
+    /// Its role.
+    pub role: String,
+}
+
+/// A window that is over.
+pub struct Window {
+    /// Who was watched.
+    pub subject: Subject,
+    /// What was counted in it, of the threads of the sandbox and its helpers.
+    pub counted: Snapshot,
+    /// Who the threads were, by slot.
+    pub threads: BTreeMap<u32, Who>,
+    /// Counters of the kernel and the processor.
+    pub counters: Vec<counters::Value>,
+    /// What the host's CPUs did.
+    pub idle_states: Vec<IdleState>,
+    /// Share of `ksmd`; `None` where there is none.
+    pub ksmd_ns: Option<u64>,
+    /// Time that the host's hypervisor took; `None` where it does not say.
+    pub stolen_ns: Option<u64>,
+    /// Memory of the maps.
+    pub maps_bytes: u64,
+}
+
+impl Opening {
+    /// Opens a window on what is in a scope. `processes` are those known to belong to it, whose threads may have done nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses to give the counts.
+    pub fn open(subject: Subject, processes: &BTreeSet<u32>, aggregate: &Aggregate) -> Result<Self> {
+        let seen = aggregate.snapshot(subject.scope)?;
+        let own = seen.threads.values().filter(|thread| !Membership(thread.membership).is_bystander());
+        let processes: BTreeSet<u32> = own.map(|thread| thread.tgid).chain(processes.iter().copied()).collect();
+        let helpers: BTreeSet<u32> = helpers::of(&processes).into_iter().collect();
+        for &tid in &helpers {
+            aggregate.mark(tid, Membership::bystander(subject.scope));
+        }
+        let threads = processes.iter().flat_map(|&pid| threads_of(pid)).collect();
+        let (counters, idle_states) = (Counters::start(&threads), idle_states::read());
+        let (ksmd, stolen_ns) = (Ksmd::read(), helpers::stolen_ns());
+        let before = aggregate.snapshot(subject.scope)?;
+        Ok(Self { subject, before, last: None, counters, idle_states, ksmd, stolen_ns, helpers })
+    }
+
+    /// What has happened since the last tick, or since the window was opened; it stays open. Counters of the processor are left
+    /// for its end.
+    ///
+    /// # Errors
+    /// When the kernel refuses to give the counts.
+    pub fn tick(&mut self, aggregate: &Aggregate) -> Result<Window> {
+        let now = aggregate.snapshot(self.subject.scope)?;
+        let counted = now.clone().since(self.last.as_ref().unwrap_or(&self.before));
+        self.last = Some(now);
+        Ok(self.window(counted, aggregate, Vec::new()))
+    }
+
+    /// Closes the window.
+    ///
+    /// # Errors
+    /// When the kernel refuses to give the counts.
+    pub fn close(mut self, aggregate: &Aggregate) -> Result<Window> {
+        let counters = std::mem::replace(&mut self.counters, Counters::none()).stop();
+        let counted = aggregate.snapshot(self.subject.scope)?.since(&self.before);
+        let window = self.window(counted, aggregate, counters);
+        for tid in &self.helpers {
+            aggregate.mark(*tid, Membership::NONE);
+        }
+        Ok(window)
+    }
+
+    fn window(&self, mut counted: Snapshot, aggregate: &Aggregate, counters: Vec<counters::Value>) -> Window {
+        // Launchers, clients and daemons are in the scope, but not of the sandbox.
+        counted.threads.retain(|_, thread| self.is_counted(thread));
+        let kept: BTreeSet<u32> = counted.threads.keys().copied().collect();
+        counted.wakes.retain(|key, _| kept.contains(&key.slot.into()));
+        counted.preemptions.retain(|key, _| kept.contains(&key.slot));
+        counted.exits.retain(|_, exits| kept.contains(&exits.slot));
+        let processes: BTreeSet<u32> = counted.threads.values().map(|thread| thread.tgid).collect();
+        let threads = counted.threads.iter().map(|(&slot, thread)| (slot, self.who(thread))).collect();
+        let ksmd = self.ksmd.zip(Ksmd::read());
+        let stolen = self.stolen_ns.zip(helpers::stolen_ns());
+        Window {
+            subject: self.subject.clone(),
+            counted,
+            threads,
+            counters,
+            idle_states: idle_states::between(&self.idle_states, idle_states::read()),
+            ksmd_ns: ksmd.map(|(before, now)| now.share_since(before, &processes)),
+            stolen_ns: stolen.map(|(before, now)| now.saturating_sub(before)),
+            maps_bytes: aggregate.bytes(),
+        }
+    }
+
+    fn is_counted(&self, thread: &Thread) -> bool {
+        !Membership(thread.membership).is_bystander() || self.helpers.contains(&thread.tid)
+    }
+
+    fn who(&self, thread: &Thread) -> Who {
+        let comm = match thread.comm[0] {
+            // While it lives.
+            0 => fs::read(format!("/proc/{}/comm", thread.tid)).unwrap_or_default(),
+            _ => thread.comm.to_vec(),
+        };
+        let comm = printable(&comm);
+        if self.helpers.contains(&thread.tid) {
+            return Who { comm, role: HELPER.to_owned() };
+        }
+        let by_name = self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins));
+        let by_vcpu = (thread.vcpu != 0).then_some("vcpu");
+        let role = by_name.map(|rule| rule.role).or(by_vcpu).or_else(|| process_role(self.subject.roles, thread.tgid));
+        let role = role.map_or_else(|| comm.clone(), str::to_owned);
+        Who { comm, role }
+    }
+}
+
+impl Window {
+    /// CPU time of the threads that `wanted` accepts.
+    fn cpu_ns(&self, wanted: impl Fn(&Who) -> bool) -> u64 {
+        let of = |slot: &u32| self.threads.get(slot).is_some_and(&wanted);
+        self.counted.threads.iter().filter(|(slot, _)| of(slot)).map(|(_, thread)| thread.on_cpu_ns).sum()
+    }
+}
+
+/// Role of a process by what it executed, while it lives.
+fn process_role(rules: &'static [RoleRule], pid: u32) -> Option<&'static str> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let arguments: Vec<_> = arguments.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+    rule_of(rules, &path.to_string_lossy(), &arguments).map(|rule| rule.role)
+}
+
+/// Threads of a process; none when it has ended.
+pub fn threads_of(pid: u32) -> BTreeSet<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Text up to the first NUL or line end; what is no printable UTF-8 becomes the replacement character.
+fn printable(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0 || byte == b'\n').unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).replace(char::is_control, "\u{fffd}")
+}

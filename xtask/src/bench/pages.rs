@@ -1,0 +1,77 @@
+//! How fast pages are looked at, and what memory that takes.
+
+use super::median;
+use anyhow::{Context, Result, ensure};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+/// Pages of the process that is looked at, nearly all of them unique: 256 MiB.
+const PAGES: u32 = 65_536;
+/// Memory for which that of the table is given.
+const SHOWN_BYTES: f64 = (8_u64 << 30) as f64;
+
+/// A process with memory of its own. Killed when it is dropped.
+struct Subject(Child);
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // Both fail for one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One round.
+struct Round {
+    limit: f64,
+    speed: f64,
+    table_share: f64,
+    grown: f64,
+}
+
+/// The section of the page.
+///
+/// # Errors
+/// When the process can't be started or looked at.
+pub(super) fn section(programs: &Path, rounds: u32) -> Result<String> {
+    let program = programs.join("sandscope-test-subject");
+    let subject = subject(&program)?;
+    let rounds = (0..rounds).map(|_| look(&program, &subject)).collect::<Result<Vec<Round>>>()?;
+    let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+    Ok(format!(
+        "## Looking at pages\n\nOf a process with {PAGES} pages of 4 KiB: copied and hashed at {:.1} GB/s, {:.0} % of what one core \
+         copies and hashes within one process ({:.1} GB/s, measured before each round; medians). What is known of \
+         the pages of 8 GiB takes {:.0} MB; the analysis of this process, with all that it does besides, took {:.0} MB.\n",
+        of(|round| round.speed) / 1e9,
+        of(|round| round.speed / round.limit) * 100.0,
+        of(|round| round.limit) / 1e9,
+        of(|round| round.table_share) * SHOWN_BYTES / 1e6,
+        of(|round| round.grown) / 1e6,
+    ))
+}
+
+fn subject(program: &Path) -> Result<Subject> {
+    let mut command = Command::new(program);
+    command.args(["pages", "anonymous", "1000", "1000", "1000", &(PAGES - 3000).to_string()]);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut subject = Subject(child.with_context(|| format!("can't start {}", program.display()))?);
+    let mut line = String::new();
+    let output = subject.0.stdout.take().context("the output was piped")?;
+    BufReader::new(output).read_line(&mut line)?;
+    ensure!(line.trim() == "ready", "{} said {line:?}, not that it is ready", program.display());
+    Ok(subject)
+}
+
+fn look(program: &Path, subject: &Subject) -> Result<Round> {
+    let output = Command::new(program).args(["scan", &subject.0.id().to_string()]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+    let [limit, speed, scanned, table, grown] = numbers[..] else {
+        anyhow::bail!("{}: not what was measured: {text:?}", program.display());
+    };
+    Ok(Round { limit, speed, table_share: table / scanned, grown })
+}
