@@ -352,7 +352,7 @@ pub struct Block {
     pub bytes: u32,
     /// Device number as the kernel encodes it (`MAJOR << 20 | MINOR`).
     pub device: u32,
-    /// Negative on failure.
+    /// 0, or how it failed: an `errno`, negative (up to 5.15), or a `blk_status_t` (`include/linux/blk_types.h`).
     pub error: i32,
     /// Always 0.
     pub padding: u32,

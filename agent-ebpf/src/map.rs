@@ -222,10 +222,8 @@ pub struct Flow {
 pub struct BlockKey {
     /// First sector.
     pub sector: u64,
-    /// Device number as the kernel encodes it.
-    pub device: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Address of the disk's `struct gendisk`.
+    pub disk: u64,
 }
 
 /// A block request on its way.

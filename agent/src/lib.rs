@@ -3,6 +3,7 @@
 //! The library behind the command `sandscope`; `docs/architecture.md` shows how its modules work together.
 
 pub mod bucket;
+pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod correlate;

@@ -1,7 +1,7 @@
 //! The command `sandscope`.
-
-mod cli;
+//!
+//! Nothing but the call: what is asynchronous is compiled where it is run, and would be a second time, for minutes, if that was here.
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    sandscope::cli::main()
 }

@@ -258,9 +258,12 @@ fn a_guest_that_computes_is_guest_time() {
     let Some(idle) = observe("a_guest_that_computes_is_guest_time", "") else { return };
     let Some(busy) = observe("a_guest_that_computes_is_guest_time", "--spin 50000000") else { return };
     let ((_, idle), (_, busy)) = (idle.vcpu(), busy.vcpu());
-    // The loop is the guest's own: nothing but the interrupts of the host's clock come in between.
-    let (guest, others) = (busy.guest_ns.saturating_sub(idle.guest_ns), busy.on_cpu_ns.saturating_sub(busy.guest_ns));
-    assert!(guest > 4 * others, "{guest} ns in the guest, {others} ns elsewhere; idle: {idle:?}; busy: {busy:?}");
+    // The loop is the guest's own: nothing but the interrupts of the host's clock come in between. What else there is, the idle
+    // one has as well.
+    let elsewhere = |totals: &ThreadTotals| totals.on_cpu_ns.saturating_sub(totals.guest_ns);
+    let (guest, others) =
+        (busy.guest_ns.saturating_sub(idle.guest_ns), elsewhere(busy).saturating_sub(elsewhere(idle)));
+    assert!(guest > 3 * others, "{guest} ns in the guest, {others} ns elsewhere; idle: {idle:?}; busy: {busy:?}");
 }
 
 #[test]

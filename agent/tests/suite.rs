@@ -231,8 +231,9 @@ fn files_and_block_requests_are_exact(out: &Path, sandbox_of: &BTreeMap<&str, &s
             let misses = number("read_misses_count");
             assert!((pages..=pages + pages / 100).contains(&misses), "{id}: {misses} misses for {pages} pages");
             assert_eq!(number("hit_bytes"), 0, "{id}");
-            // A completion that interrupts another program is not seen (docs/experiments.md).
-            assert!(from_disk >= pages * 4096 / 2, "{id}: {from_disk} bytes from the disk for {pages} pages");
+            // Besides the file itself, at most what the file system has to read to find it.
+            let expected = pages * 4096..=pages * 4096 + pages * 4096 / 100;
+            assert!(expected.contains(&from_disk), "{id}: {from_disk} bytes from the disk for {pages} pages");
         } else {
             assert_eq!((number("read_misses_count"), number("hit_bytes")), (0, number("read_bytes")), "{id}");
         }

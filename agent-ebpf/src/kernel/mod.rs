@@ -9,7 +9,7 @@ pub mod slot;
 use aya_ebpf::{
     Argument, EbpfContext, Global,
     helpers::{bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
-    programs::{BtfTracePointContext, RawTracePointContext},
+    programs::{BtfTracePointContext, RawTracePointContext, TracePointContext},
 };
 
 /// A tracepoint whose arguments are structures of the kernel, and how their fields are read.
@@ -70,3 +70,17 @@ pub fn read_field<T>(base: *const u8, offset: &Global<u32>) -> Option<T> {
     // SAFETY: the helper reads kernel memory at any address and fails where there is none.
     unsafe { bpf_probe_read_kernel(base.wrapping_add(offset.load() as usize).cast()) }.ok()
 }
+
+/// Field of a classic tracepoint's record, at the offset that the loader has set; its type's zero when it can't be read.
+#[inline(always)]
+pub fn record_field<T: Default>(context: &TracePointContext, offset: &Global<u32>) -> T {
+    // SAFETY: the helper reads the record at any offset and fails outside of memory.
+    unsafe { context.read_at(offset.load() as usize) }.unwrap_or_default()
+}
+
+/// Declares numbers that the loader sets, most of them offsets of fields.
+#[macro_export]
+macro_rules! offsets {
+    ($($name:ident)*) => { $(#[unsafe(no_mangle)] static $name: aya_ebpf::Global<u32> = aya_ebpf::Global::new(0);)* };
+}
+pub use crate::offsets;

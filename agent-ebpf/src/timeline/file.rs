@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::TracePointContext,
 };
 use sandscope_ebpf::{
-    kernel::{current_tid, read_field, scope},
+    kernel::{current_tid, offsets, read_field, record_field, scope},
     map::{FileCounts, FileKey, FileUse, Membership, Task},
 };
 
@@ -19,11 +19,8 @@ use sandscope_ebpf::{
 #[map]
 static FILES: PerCpuHashMap<FileKey, FileCounts> = PerCpuHashMap::with_max_entries(4096, 0);
 
-macro_rules! globals {
-    ($($name:ident)*) => { $(#[unsafe(no_mangle)] static $name: Global<u32> = Global::new(0);)* };
-}
 // Offsets, and numbers of system calls plus one: 0 is one that this architecture does not have.
-globals! {
+offsets! {
     FILE_TASK_FILES FILE_FILES_FDT FILE_FDT_FD FILE_FDT_MAX FILE_FILE_INODE FILE_INODE_MODE FILE_INODE_INO FILE_INODE_SB FILE_SB_DEV
     FILE_REGS_ARG1
     FILE_READ FILE_PREAD64 FILE_READV FILE_PREADV FILE_PREADV2
@@ -122,13 +119,6 @@ fn counts(membership: Membership, inode: u64, device: u32) -> Option<&'static mu
     Some(unsafe { &mut *place })
 }
 
-/// Field of a tracepoint's record; its type's zero when it can't be read.
-#[inline(always)]
-fn field<T: Default>(context: &TracePointContext, offset: &Global<u32>) -> T {
-    // SAFETY: the helper reads the record at any offset and fails outside of memory.
-    unsafe { context.read_at(offset.load() as usize) }.unwrap_or_default()
-}
-
 /// A page, or several in one piece, comes into the page cache.
 #[tracepoint(category = "filemap", name = "mm_filemap_add_to_page_cache")]
 pub fn mm_filemap_add_to_page_cache(context: TracePointContext) -> u32 {
@@ -138,8 +128,8 @@ pub fn mm_filemap_add_to_page_cache(context: TracePointContext) -> u32 {
     if !membership.is_recorded() || membership.is_bystander() {
         return 1;
     }
-    let (inode, device): (u64, u32) = (field(&context, &ADDED_INODE), field(&context, &ADDED_DEV));
-    let order: u8 = if ADDED_ORDER.load() == 0 { 0 } else { field(&context, &ADDED_ORDER) };
+    let (inode, device): (u64, u32) = (record_field(&context, &ADDED_INODE), record_field(&context, &ADDED_DEV));
+    let order: u8 = if ADDED_ORDER.load() == 0 { 0 } else { record_field(&context, &ADDED_ORDER) };
     let pages = 1_u64 << (order & 31);
     let used = crate::scope::known_task(entry)
         .map_or(FileUse::None as u32, |task| if task.inode == inode { task.file_use } else { FileUse::None as u32 });
@@ -160,7 +150,7 @@ pub fn mm_filemap_add_to_page_cache(context: TracePointContext) -> u32 {
 pub fn mm_filemap_fault(context: TracePointContext) -> u32 {
     let membership = scope::of(current_tid(&context));
     if membership.is_recorded() && !membership.is_bystander() {
-        let (inode, device): (u64, u32) = (field(&context, &FAULT_INODE), field(&context, &FAULT_DEV));
+        let (inode, device): (u64, u32) = (record_field(&context, &FAULT_INODE), record_field(&context, &FAULT_DEV));
         if let Some(counts) = counts(membership, inode, device) {
             counts.faults += 1;
         }

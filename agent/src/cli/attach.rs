@@ -1,9 +1,7 @@
 //! `sandscope attach`: what something costs that runs already.
 
 use super::{BadRequest, Interrupted, output::Output, print, privilege, run::interruption};
-use anyhow::{Context, Result};
-use clap::Args;
-use sandscope::{
+use crate::{
     correlate::Names,
     host::clock::unix_ns,
     probe::{Aggregate, ExitReasons, Limits},
@@ -13,6 +11,8 @@ use sandscope::{
         Attached, Content, ContentSummary, Found, GuestSymbols, Target, Translators, Window, WindowSummary, summarise,
     },
 };
+use anyhow::{Context, Result};
+use clap::Args;
 use std::{
     io::{IsTerminal, stdout},
     path::PathBuf,

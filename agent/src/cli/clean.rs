@@ -1,11 +1,11 @@
 //! `sandscope clean`: removes what killed runs have left on the host.
 
 use super::print;
-use anyhow::Result;
-use sandscope::sandbox::{
+use crate::sandbox::{
     docker,
     run_dir::{Cleaned, clean, default_base},
 };
+use anyhow::Result;
 use std::process::ExitCode;
 
 /// Removes what dead runs have left, and what Docker keeps of sandscope; what a living run owns stays, and with one all that

@@ -1,11 +1,11 @@
 //! `sandscope compare`: what became better or worse between two sets of results.
 
 use super::{BadRequest, input::Input, print};
-use anyhow::Result;
-use sandscope::{
+use crate::{
     compare::compare,
     results::{Error, Selection},
 };
+use anyhow::Result;
 use std::process::ExitCode;
 
 /// What to compare, and how to print it.

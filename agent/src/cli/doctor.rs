@@ -1,8 +1,8 @@
 //! `sandscope doctor`: prints the examination of the host.
 
 use super::print;
+use crate::doctor::{Examination, examine};
 use anyhow::Result;
-use sandscope::doctor::{Examination, examine};
 use std::{fmt::Write, process::ExitCode};
 
 /// How to print it.

@@ -1,8 +1,8 @@
 //! `sandscope explain`: findings in plain words from results.
 
 use super::{BadRequest, input::Input, print};
+use crate::{diagnose::diagnose, results::Selection};
 use anyhow::Result;
-use sandscope::{diagnose::diagnose, results::Selection};
 use std::process::ExitCode;
 
 /// What to explain, and how to print it.
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 /// Examines the results by all rules.
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let refused = |error: sandscope::results::Error| BadRequest(error.to_string());
+    let refused = |error: crate::results::Error| BadRequest(error.to_string());
     let results = Input::open(&arguments.results)?;
     let diagnosis = diagnose(&results).map_err(refused)?;
     if arguments.json {

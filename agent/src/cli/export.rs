@@ -1,12 +1,12 @@
 //! `sandscope export`: results in the formats of other people's viewers.
 
 use super::{BadRequest, input::Input, print};
-use anyhow::Result;
-use clap::{Args, Subcommand};
-use sandscope::{
+use crate::{
     export::{self, flamegraph, perfetto},
     results::Selection,
 };
+use anyhow::Result;
+use clap::{Args, Subcommand};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,

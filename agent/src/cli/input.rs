@@ -1,11 +1,11 @@
 //! Results that a command reads: those of a directory, or a copy of those in a bucket for as long as they are needed.
 
 use super::BadRequest;
-use anyhow::{Context, Result};
-use sandscope::{
+use crate::{
     bucket::{Bucket, Destination, Patience},
     results::{Results, Selection},
 };
+use anyhow::{Context, Result};
 use std::ops::Deref;
 use tempfile::TempDir;
 

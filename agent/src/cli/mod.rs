@@ -97,7 +97,7 @@ pub(crate) struct BadRequest(pub(crate) String);
 pub(crate) struct Interrupted;
 
 /// Parses the command line, does what it says and tells how that went.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -135,9 +135,9 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Clean => clean::execute(),
         Command::Schema { json } => {
             if json {
-                print(&format!("{:#}\n", sandscope::record::schema_json()))?;
+                print(&format!("{:#}\n", crate::record::schema_json()))?;
             } else {
-                print(&sandscope::record::schema_markdown())?;
+                print(&crate::record::schema_markdown())?;
             }
             Ok(ExitCode::SUCCESS)
         }

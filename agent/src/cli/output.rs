@@ -1,9 +1,9 @@
 //! Where the results of a run go: into a directory, or through one into a bucket.
 
 use super::BadRequest;
+use crate::bucket::{Bucket, BucketUrl, Destination, Patience, Sent, remove};
 use anyhow::Result;
 use clap::Args;
-use sandscope::bucket::{Bucket, BucketUrl, Destination, Patience, Sent, remove};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 

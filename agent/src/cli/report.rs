@@ -1,11 +1,11 @@
 //! `sandscope report`: results as one HTML page.
 
 use super::{BadRequest, input::Input, print};
-use anyhow::{Context, Result};
-use sandscope::{
+use crate::{
     report::html::{MOST_RUNS, page},
     results::{Error, Selection},
 };
+use anyhow::{Context, Result};
 use std::{fs, path::PathBuf, process::ExitCode};
 
 /// What to report on, and where to.

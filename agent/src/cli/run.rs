@@ -6,10 +6,7 @@ mod memory;
 mod suite;
 
 use super::{BadRequest, Interrupted, clean, output::Output, print, privilege, sandboxes::known};
-use anyhow::{Context, Result};
-use bar::Bar;
-use clap::{Args, Subcommand};
-use sandscope::{
+use crate::{
     experiment::{Arms, Stage, Timelines, cold_start::ColdStart},
     measure::page_cache::CacheState,
     probe::{self, Probes},
@@ -24,6 +21,9 @@ use sandscope::{
     },
     workload::Workload,
 };
+use anyhow::{Context, Result};
+use bar::Bar;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,

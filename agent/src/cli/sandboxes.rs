@@ -1,11 +1,11 @@
 //! `sandscope sandboxes`: what can be profiled, and what each needs.
 
 use super::{BadRequest, print};
-use anyhow::Result;
-use sandscope::{
+use crate::{
     config,
     sandbox::{self, Sandbox, Support},
 };
+use anyhow::Result;
 use serde::Serialize;
 use std::{
     fmt::Write,

@@ -1,11 +1,11 @@
 //! `sandscope upload`: results of this machine into a bucket.
 
 use super::{BadRequest, print};
-use anyhow::Result;
-use sandscope::{
+use crate::{
     bucket::{Bucket, Destination, Patience, remove},
     results::Selection,
 };
+use anyhow::Result;
 use std::process::ExitCode;
 
 /// What to upload, and where to.

@@ -439,8 +439,10 @@ impl Histories {
                 let Move::Out { call: Some(call), .. } = step else {
                     continue;
                 };
+                // A daemon's thread goes on after it has served this sandbox.
+                let is_later = call.since_ns >= end_ns;
                 let returned = history.calls.binary_search_by_key(&call.since_ns, |known| known.start_ns).is_ok();
-                if !returned && open.last().is_none_or(|last| last.start_ns != call.since_ns) {
+                if !is_later && !returned && open.last().is_none_or(|last| last.start_ns != call.since_ns) {
                     let OpenCall { number, argument, since_ns } = *call;
                     open.push(Call { number, argument, start_ns: since_ns, end_ns });
                 }

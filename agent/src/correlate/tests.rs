@@ -148,6 +148,18 @@ fn a_daemon_is_at_work_also_while_it_waits_for_a_disk() {
 }
 
 #[test]
+fn a_call_that_a_daemon_begins_after_it_has_served_is_not_the_sandboxs() {
+    // Everything of `daemon_at_work` but the return from the call.
+    let records: Vec<_> = daemon_at_work().into_iter().filter(|record| !matches!(record, Record::Syscall(_))).collect();
+    let until = |until_ns| {
+        let daemon = Bystander { tid: DAEMON, role: "daemon".to_owned(), duty: Duty::Serves, until_ns };
+        let histories = Histories::of(&records, SCOPE, &[daemon], RULES, &Names::default());
+        calls(&histories, &spans(&histories, 50, 350), &(0..u64::MAX)).iter().map(|call| call.time_ns).sum::<u64>()
+    };
+    assert_eq!((until(None), until(Some(200)), until(Some(120))), (300 - 140, 200 - 140, 0));
+}
+
+#[test]
 fn what_a_daemon_starts_is_the_sandboxs_and_goes_before_it() {
     let mut records = daemon_at_work();
     // Beside it on another CPU: a child, which executes at once, runs until 200 and sleeps until a timer.

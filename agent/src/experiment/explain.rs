@@ -12,7 +12,7 @@ use crate::{
         Account, Category, Histories, History, Marker, Names, Phase, Share, Span, attribute, calls, exits, faults,
         markers_of_records, phases, threads, wakeups,
     },
-    probe::{Record, device_name},
+    probe::{Record, device_name, error_code},
     record::{Dataset, Error, tables},
 };
 use sandscope_ebpf::event::{Direction, Kind};
@@ -233,7 +233,7 @@ impl Reading {
                 queued_ns: since(self.launch_ns, block.queued_ns),
                 issued_ns: (block.issued_ns != 0).then(|| since(self.launch_ns, block.issued_ns)),
                 completed_ns: since(self.launch_ns, block.header.at_ns),
-                error_code: block.error,
+                error_code: error_code(block.error),
             }),
             _ => None,
         });

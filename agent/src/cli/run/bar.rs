@@ -1,11 +1,11 @@
 //! The progress of a run, on a terminal.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sandscope::experiment::{
+use crate::experiment::{
     Observation,
     cold_start::Progress,
     suite::{CellKey, SuiteProgress},
 };
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeSet;
 
 /// A progress bar on standard error, if that is a terminal.

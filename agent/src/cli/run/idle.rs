@@ -1,14 +1,14 @@
 //! `sandscope run idle`: what sandboxes cost when nothing is asked of them.
 
 use super::{Bar, Common, Setting, condition, end, seconds};
-use crate::cli::BadRequest;
-use anyhow::Result;
-use sandscope::{
+use crate::{
+    cli::BadRequest,
     experiment::idle::{Idle, Watching},
     probe::{Aggregate, Limits},
     report::window::IdleReport,
     steady::GuestSymbols,
 };
+use anyhow::Result;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// Conditions of the experiment.

@@ -1,12 +1,12 @@
 //! `sandscope run memory`: what idle instances take of the memory.
 
 use super::{BadRequest, Bar, Common, Setting, condition, end, seconds};
-use anyhow::Result;
-use sandscope::{
+use crate::{
     experiment::memory::{Memory, Pages, Together},
     measure::memory::ksm::{Counters, MergeAny},
     report::memory::MemoryReport,
 };
+use anyhow::Result;
 use std::{process::ExitCode, time::Duration};
 
 /// Conditions of the experiment.

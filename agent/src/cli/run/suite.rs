@@ -1,11 +1,8 @@
 //! `sandscope run FILE.toml` and `sandscope run NAME`: many cells, repeated, resumed where they were interrupted.
 
 use super::{bar::Bar, interruption, load_probes};
-use crate::cli::{BadRequest, Interrupted, clean, output, print};
-use anyhow::{Context, Result};
-use clap::Args;
-use rustix::process::{Resource, getrlimit, setrlimit};
-use sandscope::{
+use crate::{
+    cli::{BadRequest, Interrupted, clean, output, print},
     config::{
         self,
         suite::{SuiteFile, parse_text},
@@ -24,6 +21,9 @@ use sandscope::{
         run_dir::{self, RunDirectory},
     },
 };
+use anyhow::{Context, Result};
+use clap::Args;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

@@ -21,7 +21,7 @@ use aya::{
 use ring::Collector;
 use sandscope_ebpf::map::{Counters, Membership};
 
-pub use block::device_name;
+pub use block::{device_name, error_code};
 pub use file::FileSums;
 pub use net::{DeviceCounts, DeviceProbe};
 pub use record::Record;
