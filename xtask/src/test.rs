@@ -85,9 +85,17 @@ pub fn execute(shell: &Shell, arguments: &Arguments) -> Result<()> {
     shell.set_var("SANDSCOPE_WORKLOAD_NODE", root().join("workloads/node/main.js"));
     shell.set_var("SANDSCOPE_WORKLOAD_PYTHON", root().join("workloads/python/main.py"));
     shell.set_var("SANDSCOPE_PYTHON", setup::python(shell)?);
+    // With one set of packages, or what they share is built with other features for each.
+    let others = || "--workspace --exclude sandscope".split(' ');
+    steps.run("an object store for the tests", || {
+        let others = others();
+        cmd!(shell, "cargo build --quiet --locked {others...}").quiet().run()?;
+        shell.set_var("SANDSCOPE_OBJECT_STORE", target().join("debug/object-store-server"));
+        Ok(())
+    });
     steps.run("unit tests", || {
         // The agent optimised: quickstart has built its dependencies so, and the lab takes the same programs.
-        let others = "--workspace --exclude sandscope".split(' ');
+        let others = others();
         let all = cmd!(shell, "cargo test --quiet --locked --release --package sandscope --lib --bins --no-fail-fast")
             .quiet()
             .run();

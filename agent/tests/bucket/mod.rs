@@ -10,9 +10,6 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    sync::atomic::Ordering,
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
 /// A run that needs no privileges, and no more than a second.
@@ -55,13 +52,14 @@ fn refused(output: &Output, words: &[&str]) {
 
 #[test]
 fn a_run_into_a_bucket_is_there_as_it_would_be_here() {
-    let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+    let Some(mut server) = Server::start("a_run_into_a_bucket_is_there_as_it_would_be_here") else { return };
+    let home = tempfile::tempdir().unwrap();
     let (here, staging) = (home.path().join("here"), home.path().join("staging"));
     let output = run_to(here.to_str().unwrap(), &staging).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(!staging.exists(), "a directory needs no other one");
     // An overloaded server is asked again.
-    server.gate.refuse.store(1, Ordering::SeqCst);
+    server.set("refuse 1");
     let output = server.environment(&mut run_to(&url("fleet/a"), &staging)).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains(&format!("Results: {} (run ", url("fleet/a"))), "{}", said(&output));
@@ -104,7 +102,8 @@ fn shape(path: &Path) -> (Vec<String>, Option<i64>) {
 
 #[test]
 fn what_can_t_be_written_to_is_refused_before_anything_is_started() {
-    let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+    let Some(server) = Server::start("what_can_t_be_written_to_is_refused_before_anything_is_started") else { return };
+    let home = tempfile::tempdir().unwrap();
     let staging = home.path().join("staging");
     let mut wrong_secret = run_to(&url("x"), &staging);
     refused(
@@ -125,11 +124,11 @@ fn what_can_t_be_written_to_is_refused_before_anything_is_started() {
 
 #[test]
 fn an_upload_that_is_killed_loses_nothing_and_can_be_made_good() {
-    let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
+    let Some(mut server) = Server::start("an_upload_that_is_killed_loses_nothing_and_can_be_made_good") else { return };
+    let home = tempfile::tempdir().unwrap();
     let staging = home.path().join("staging");
     // The row of the run and two more files; then the server is silent, and whoever waits gives up.
-    server.gate.closes.store(1, Ordering::SeqCst);
-    server.gate.answer.store(3, Ordering::SeqCst);
+    server.set("answer 3");
     let mut run = run_to(&url("fleet"), &staging);
     let child = server.environment(&mut run).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let output = end_when_stuck(child, &server, Signal::INT);
@@ -142,7 +141,7 @@ fn an_upload_that_is_killed_loses_nothing_and_can_be_made_good() {
     assert!(names(&server.files("fleet"), &run).len() < all.len());
 
     // Once more, by the most brutal end.
-    server.gate.answer.store(4, Ordering::SeqCst);
+    server.set("answer 4");
     let arguments = ["upload", &format!("{}@{run}", staging.display()), &url("fleet"), "--remove"];
     let mut again = sandscope(&arguments);
     let child = server.environment(&mut again).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -152,7 +151,7 @@ fn an_upload_that_is_killed_loses_nothing_and_can_be_made_good() {
     let results = Results::open(&server.files("fleet")).unwrap();
     assert_eq!(results.runs()[0].row().unwrap().finished_at_unix_ns, None);
 
-    server.gate.closes.store(0, Ordering::SeqCst);
+    server.set("answer all");
     let output = server.environment(&mut sandscope(&arguments)).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(names(&server.files("fleet"), &run), all);
@@ -163,11 +162,7 @@ fn an_upload_that_is_killed_loses_nothing_and_can_be_made_good() {
 
 /// Sends a signal to a process that waits for the silent server.
 fn end_when_stuck(child: Child, server: &Server, signal: Signal) -> Output {
-    let deadline = Instant::now() + PATIENCE;
-    while server.gate.answer.load(Ordering::SeqCst) >= 0 {
-        assert!(Instant::now() < deadline, "the server got no more requests");
-        sleep(Duration::from_millis(10));
-    }
+    server.wait_for("stuck");
     kill_process(Pid::from_child(&child), signal).unwrap();
     child.wait_with_output().unwrap()
 }

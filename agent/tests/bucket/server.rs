@@ -1,62 +1,64 @@
-//! An object store of the test's own, which speaks the protocol of S3 and keeps objects as files: `s3s-fs`, in front of which a
-//! gate can refuse requests or let them wait for ever.
+//! An object store of the test's own: the program of `xtask/object-store`, which xtask builds.
 
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use s3s::{
-    Body, HttpError,
-    auth::SimpleAuth,
-    service::{S3Service, S3ServiceBuilder},
-};
+use super::PATIENCE;
 use std::{
-    future::pending,
-    net::{Ipv4Addr, SocketAddr},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
     thread,
 };
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 
-pub const KEY: &str = "a-key";
-pub const SECRET: &str = "a-secret";
+const KEY: &str = "a-key";
+const SECRET: &str = "a-secret";
 /// The only bucket.
 pub const BUCKET: &str = "results-bucket";
 
-/// What happens to writes; both count down.
-#[derive(Default)]
-pub struct Gate {
-    /// So many are refused as by a server that is overloaded.
-    pub refuse: AtomicI64,
-    /// So many get an answer, and no more when this is set.
-    pub answer: AtomicI64,
-    /// Whether `answer` counts.
-    pub closes: AtomicI64,
-}
-
-/// The server; its thread ends with the test.
+/// The server; it ends with the test.
 pub struct Server {
     home: TempDir,
-    address: SocketAddr,
-    pub gate: Arc<Gate>,
+    child: Child,
+    gate: ChildStdin,
+    lines: Receiver<String>,
+    address: String,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    /// Starts it, or reports that the test is skipped.
+    pub fn start(test: &str) -> Option<Self> {
+        const PROGRAM: &str = "SANDSCOPE_OBJECT_STORE";
+        let Some(program) = std::env::var_os(PROGRAM) else {
+            sandscope::testing::skip(
+                test,
+                "object-store",
+                format!("{PROGRAM} names no program (`cargo xtask test` does)"),
+            );
+            return None;
+        };
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(BUCKET)).unwrap();
-        let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(home.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-        let (service, gate) = (builder.build(), Arc::new(Gate::default()));
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let at_gate = Arc::clone(&gate);
-        thread::spawn(move || serve(listener, service, at_gate));
-        Self { home, address, gate }
+        let mut command = Command::new(program);
+        command.arg(home.path()).args([BUCKET, KEY, SECRET]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (gate, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (send, lines) = channel();
+        thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
+        let address = lines.recv_timeout(PATIENCE).unwrap();
+        Some(Self { home, child, gate, lines, address })
+    }
+
+    /// Says what becomes of writes: see `xtask/object-store/src/main.rs`.
+    pub fn set(&mut self, gate: &str) {
+        writeln!(self.gate, "{gate}").unwrap();
+        self.wait_for("ok");
+    }
+
+    /// Waits for a line of the server's.
+    pub fn wait_for(&self, line: &str) {
+        while self.lines.recv_timeout(PATIENCE).unwrap() != line {}
     }
 
     /// Tells a command how to reach it.
@@ -75,34 +77,12 @@ impl Server {
     }
 }
 
-fn serve(listener: std::net::TcpListener, service: S3Service, gate: Arc<Gate>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        listener.set_nonblocking(true).unwrap();
-        let listener = TcpListener::from_std(listener).unwrap();
-        while let Ok((socket, _)) = listener.accept().await {
-            let (service, gate) = (service.clone(), Arc::clone(&gate));
-            let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&gate)));
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), answer));
-        }
-    });
-}
-
-async fn answer(request: Request<Incoming>, service: S3Service, gate: Arc<Gate>) -> Result<Response<Body>, HttpError> {
-    if request.method() == hyper::Method::PUT {
-        // The server would make a bucket of any name; S3 answers so.
-        if !request.uri().path().starts_with(&format!("/{BUCKET}/")) {
-            let body = "<Error><Code>NoSuchBucket</Code></Error>".to_owned();
-            return Ok(Response::builder().status(404).body(Body::from(body)).unwrap());
-        }
-        if gate.refuse.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return Ok(Response::builder().status(503).body(Body::empty()).unwrap());
-        }
-        if gate.closes.load(Ordering::SeqCst) > 0 && gate.answer.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            pending::<()>().await;
-        }
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
-    hyper::service::Service::call(&service, request).await
 }
 
 /// The names of all files below a folder, with another name instead of the run's, sorted. Those of the server's own are left out.
