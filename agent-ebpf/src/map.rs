@@ -115,6 +115,8 @@ pub enum FileUse {
     Read = 1,
     /// It writes.
     Write = 2,
+    /// It reads frames from a tap device.
+    Tap = 3,
 }
 
 /// Key of a file that a sandbox uses.
@@ -192,6 +194,27 @@ pub struct NetDevice {
     pub padding: [u16; 3],
 }
 
+/// Frames that can be on their way at a time; a tap device drops what is more than its queue of 1000, or what nobody reads.
+pub const QUEUE_FRAMES: usize = 1024;
+
+/// Frames on their way from the host's end of a sandbox's device to the VMM that reads them from the tap device, in order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct NetQueue {
+    /// When they came, each at its number modulo the length.
+    pub came_ns: [u64; QUEUE_FRAMES],
+    /// Frames that came.
+    pub came: u64,
+    /// Frames of these that are on their way no more.
+    pub gone: u64,
+    /// Frames of these that nobody was seen to read.
+    pub unseen: u64,
+    /// Sum of what is in `waits`.
+    pub waits_ns: u64,
+    /// Time from the host's end to the return of the VMM's system call with the frame.
+    pub waits: Histogram,
+}
+
 /// A TCP connection of a sandbox over IPv4: a sandbox has one address, and the host one on its device.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -244,7 +267,7 @@ pub struct BlockPending {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, FileCounts, FileKey, InterruptContext, NetDevice};
+    use super::{Counters, FileCounts, FileKey, InterruptContext, NetDevice, NetQueue};
 
     // SAFETY: `repr(C)`, made of `u64` and `u16` without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
     unsafe impl aya::Pod for Counters {}
@@ -252,6 +275,8 @@ mod user {
     unsafe impl aya::Pod for InterruptContext {}
     // SAFETY: as above.
     unsafe impl aya::Pod for NetDevice {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NetQueue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FileKey {}
     // SAFETY: as above.

@@ -6,7 +6,7 @@
 use crate::{
     host::{btf::KernelTypes, support::Support, tracefs::with_tracefs},
     measure::memory::{ksm, pages::pagemap},
-    probe::{Options, Probes},
+    probe::{self, Aggregate, Limits, Options, Probes},
     sandbox::{self, kvm_floor::KvmFloor},
     workload::{self, Workload},
 };
@@ -53,19 +53,15 @@ pub fn examine() -> Examination {
     feature("btf", "finding the fields that the probes read", btf());
     feature("tracefs", "finding the tracepoints and their fields", tracefs());
     let probes = Probes::load(Options::default());
-    match &probes {
-        Ok(probes) => {
-            for (name, missing) in probes.by_probe() {
-                let purpose = "one probe of the timeline";
-                feature(&format!("probe {name}"), purpose, probe(&missing));
-            }
-        }
-        Err(error) => {
-            let remedy = "run as root on a kernel from 5.15 on with BTF and tracefs; see the features above".to_owned();
-            let support = Support::Unsupported { evidence: error.to_string(), remedy };
-            feature("probes", "explaining where the time goes", support);
-        }
+    let timeline = probes.as_ref().map(Probes::by_probe);
+    for (name, support) in each_probe("probe", timeline) {
+        feature(&name, "the timeline, which explains where the time goes", support);
     }
+    let aggregate = Aggregate::load(Limits::default());
+    for (name, support) in each_probe("counting probe", aggregate.as_ref().map(Aggregate::by_probe)) {
+        feature(&name, "`run idle` and `attach`, which count", support);
+    }
+    drop(aggregate);
     let kvm = kvm();
     let kvm_usable = kvm.is_usable();
     feature("kvm", "microVMs and the sandbox kvm-floor", kvm);
@@ -181,7 +177,21 @@ fn tracefs() -> Support {
     }
 }
 
-fn probe(missing: &[String]) -> Support {
+/// A feature for each probe of an object, or one for all of them where it can't be loaded.
+fn each_probe(
+    what: &str,
+    missing_by_probe: Result<Vec<(&'static str, Vec<String>)>, &probe::Error>,
+) -> Vec<(String, Support)> {
+    match missing_by_probe {
+        Ok(probes) => probes.iter().map(|(name, missing)| (format!("{what} {name}"), of_probe(missing))).collect(),
+        Err(error) => {
+            let remedy = "run as root on a kernel from 5.15 on with BTF and tracefs; see the features above".to_owned();
+            vec![(format!("{what}s"), Support::Unsupported { evidence: error.to_string(), remedy })]
+        }
+    }
+}
+
+fn of_probe(missing: &[String]) -> Support {
     if missing.is_empty() {
         ok("loads and attaches")
     } else {

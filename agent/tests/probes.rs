@@ -8,23 +8,23 @@ use common::{
     bench::{Bench, kind, workload_executable},
     probes, spawn_in_scope, subject,
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use sandscope::{
     measure::page_cache::{CacheState, bring_about},
-    probe::{DeviceCounts, Options, Probes, Record, Recording},
-    sandbox::network::Private,
+    probe::{DeviceCounts, Options, Pickups, Probes, Record, Recording},
+    sandbox::network::{Private, TAP},
 };
 use sandscope_ebpf::event::Direction;
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::MetadataExt as _,
     },
     path::Path,
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -149,7 +149,7 @@ fn a_listening_socket_is_seen_with_its_port() {
     };
     probes.attach().unwrap();
     let mut command = subject("listen");
-    command.stdout(std::process::Stdio::piped());
+    command.stdout(Stdio::piped());
     let child = spawn_in_scope(&probes, SCOPE, &mut command);
     let output = child.wait_with_output().unwrap();
     let port: u16 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
@@ -391,4 +391,65 @@ fn a_known_transfer_is_seen_frame_by_frame_and_a_known_delay_as_time_to_the_answ
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// What happens on a tap device in a network namespace of the calling thread's own, whose frames the test's subject takes.
+fn frames_for_a_vmm(probes: &mut Probes) {
+    const FRAMES: u64 = 40;
+    const DELAY: Duration = Duration::from_millis(30);
+    // SAFETY: of what threads share, a new network namespace takes nothing away.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+    // It would send frames of its own.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    let mut command = subject("tap");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut vmm = spawn_in_scope(probes, SCOPE, &mut command);
+    let (mut go, mut says) = (vmm.stdin.take().unwrap(), BufReader::new(vmm.stdout.take().unwrap()).lines());
+    assert_eq!(says.next().unwrap().unwrap(), "ready");
+    let ip = |words: &str| assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success(), "ip {words}");
+    ip(&format!("link set {TAP} up"));
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    let index = rustix::net::netdevice::name_to_index(&socket, TAP).unwrap();
+    let probe = probes.watch_device(TAP, index, SCOPE).unwrap().expect("the kernel takes TC programs");
+    let mut before = DeviceCounts::default();
+    let mut taken_of = |frames: u64| {
+        for sequence in 0..frames {
+            send(index, &segment(1 + 100 * sequence as u32, 100));
+        }
+        std::thread::sleep(DELAY);
+        writeln!(go).unwrap();
+        let taken: u64 = says.next().unwrap().unwrap().parse().unwrap();
+        let now = probes.device_counts(&probe).unwrap();
+        let seen = now.since(&std::mem::replace(&mut before, now.clone()));
+        assert_eq!(seen.frames[Direction::ToSandbox as usize], frames);
+        let Pickups { waits, waits_ns, unseen } = seen.pickups;
+        assert_eq!((waits.count(), unseen), (taken, frames - taken));
+        assert!(waits_ns >= taken * DELAY.as_nanos() as u64, "{waits_ns} ns for {taken} frames");
+        let (floors, _) = waits.buckets();
+        // A bucket begins up to a sixteenth before the values in it.
+        assert!(floors.iter().all(|&floor| u128::from(floor) >= DELAY.as_nanos() * 15 / 16), "{floors:?}");
+        taken
+    };
+    assert_eq!(taken_of(FRAMES), FRAMES);
+    // One that the host is to send, but the device has no room for, is not taken for one that waits for ever. (Kernels that hold
+    // it back instead lose none.)
+    ip(&format!("link set {TAP} qlen 10"));
+    let taken = taken_of(FRAMES);
+    assert!(taken >= 10, "{taken} frames");
+    assert_eq!(taken_of(3), 3);
+    probes.unwatch_device(probe).unwrap();
+    drop(go);
+    assert!(vmm.wait().unwrap().success());
+}
+
+#[test]
+fn frames_wait_for_a_vmm_as_long_as_it_lets_them() {
+    const TEST: &str = "frames_wait_for_a_vmm_as_long_as_it_lets_them";
+    let Some(mut probes) = probes(TEST, Options::default()) else { return };
+    if !Path::new("/dev/net/tun").exists() {
+        return sandscope::testing::skip(TEST, "tun", "there is no /dev/net/tun: `modprobe tun`");
+    }
+    probes.attach().unwrap();
+    std::thread::scope(|scope| scope.spawn(|| frames_for_a_vmm(&mut probes)).join()).unwrap();
+    probes.detach();
 }

@@ -252,9 +252,15 @@ fn answers_are_seen_on_the_device(out: &Path, steps: &[Row]) {
         let seen = responses.iter().find(is).unwrap();
         // The warm-up is among them.
         assert!(seen.number("count") >= step.number("good_count"), "{}", step.text("instance_id"));
-        let mean = seen.number("time_ns").unwrap() / seen.number("count").unwrap();
+        // The slowest may be one of the warm-up, of which the client keeps no latency; half of them are not.
+        let (floors, counts) = (seen.numbers("bucket_floor_ns"), seen.numbers("bucket_count"));
+        let mut answered = 0;
+        let median = floors.iter().zip(&counts).find(|(_, count)| {
+            answered += **count;
+            2 * answered >= seen.number("count").unwrap()
+        });
         let longest = latency.iter().find(is).unwrap().number("max_ns").unwrap();
-        assert!(mean > 0 && mean <= longest, "{mean} ns of {longest} ns");
+        assert!(median.is_some_and(|(floor, _)| *floor > 0 && *floor <= longest), "{median:?} of {longest} ns");
         let of_instance = offloads.iter().filter(|row| row.text("instance_id") == step.text("instance_id"));
         assert_eq!(of_instance.filter(|row| row.text("place") == "host_end").count(), 1);
     }

@@ -57,3 +57,59 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run", "cold-start", "--sandbox", ",".join(kinds), "-n", str(INSTANCES), "--timeline", "all", "--out", str(out)
     )
     return out
+
+
+#: Every experiment in small, of a sandbox that every host can run; the memory experiment with the content of pages.
+SUITE = """
+seed = 3
+repetitions = 1
+probes = "with"
+
+[experiment.burst]
+instances = [2]
+
+[experiment.idle]
+settle-s = 0.1
+window-s = 0.3
+
+[experiment.memory]
+instances = 2
+settle-s = 0.1
+pages = true
+
+[experiment.warm]
+requests = 3
+window-s = 0.1
+
+[experiment.cpu]
+fib = 1_000_000
+fft = 4096
+matrix = 32
+requests = 2
+
+[experiment.alloc]
+mib = 8
+more = 1
+
+[experiment.network]
+connections = [1, 16]
+rates = [200.0]
+rate-connections = 4
+file-connections = 2
+fetches = 2
+window-s = 0.1
+
+[[matrix]]
+experiments = ["cold-start", "burst", "idle", "memory", "warm", "cpu", "alloc", "read", "unzip", "network"]
+sandboxes = ["process"]
+workloads = ["rust"]
+"""
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory, probed: Path) -> Path:
+    """Results of a suite that has every experiment; where no probes can be loaded, `probed` skips."""
+    home = tmp_path_factory.mktemp("suite")
+    (home / "suite.toml").write_text(SUITE, encoding="utf-8")
+    sandscope("run", str(home / "suite.toml"), "--out", str(home / "results"))
+    return home / "results"

@@ -17,6 +17,8 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 #: Figures that each draws of cold starts alone, and what it says of tables that such results do not have.
 FIGURES = {"cold_start": 4, "idle": 1, "memory_dedup": 0, "network_io": 2, "paper": 3}
+#: Figures that each draws of every experiment.
+FIGURES_OF_SUITE = {"cold_start": 4, "idle": 3, "memory_dedup": 3, "network_io": 3, "paper": 20}
 SAYS = {
     "cold_start": [],
     "idle": ["`sandscope run idle` writes it"],
@@ -28,6 +30,7 @@ SAYS = {
 #: What the test asks a notebook for after its last cell.
 QUESTION = {
     "cold_start": "walls.to_dicts()",
+    "network_io": "loads.select('step', 'connections_count', 'rate').to_dicts() if results.has('latency') else []",
     "paper": "cold_start.drop('workload').to_dicts()",
 }
 
@@ -45,11 +48,22 @@ def run(name: str, directory: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-@pytest.fixture(scope="session")
-def executed(probed: Path) -> dict[str, nbformat.NotebookNode]:
+def run_all(directory: Path) -> dict[str, nbformat.NotebookNode]:
     """All notebooks, two at a time: most of each is loading libraries."""
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(NAMES, pool.map(lambda name: run(name, probed), NAMES), strict=True))
+        return dict(zip(NAMES, pool.map(lambda name: run(name, directory), NAMES), strict=True))
+
+
+@pytest.fixture(scope="session")
+def executed(probed: Path) -> dict[str, nbformat.NotebookNode]:
+    """The notebooks on cold starts alone."""
+    return run_all(probed)
+
+
+@pytest.fixture(scope="session")
+def executed_on_suite(suite: Path) -> dict[str, nbformat.NotebookNode]:
+    """The notebooks on every experiment."""
+    return run_all(suite)
 
 
 def texts(notebook: nbformat.NotebookNode) -> str:
@@ -65,15 +79,37 @@ def test_notebooks_are_committed_without_outputs() -> None:
             assert not cell.get("outputs") and not cell.get("execution_count"), f"{name}: clear its outputs"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_and_draws(name: str, executed: dict[str, nbformat.NotebookNode]) -> None:
-    outputs = [output for cell in executed[name].cells for output in cell.get("outputs", [])]
+def figures(notebook: nbformat.NotebookNode) -> int:
+    """How many figures a notebook has drawn, none of them with an error or a warning."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output["text"] for output in outputs if output.get("name") == "stderr"], "a notebook warns of nothing"
-    drawn = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(drawn) >= FIGURES[name]
+    return len([output for output in outputs if "image/png" in output.get("data", {})])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_and_draws(name: str, executed: dict[str, nbformat.NotebookNode]) -> None:
+    assert figures(executed[name]) >= FIGURES[name]
     for words in SAYS[name]:
         assert words in texts(executed[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_draws_more_of_a_suite(name: str, executed_on_suite: dict[str, nbformat.NotebookNode]) -> None:
+    notebook = executed_on_suite[name]
+    assert figures(notebook) >= FIGURES_OF_SUITE[name]
+    # No virtual machine was started; everything else is there.
+    asked_for = [line for line in texts(notebook).splitlines() if "run `sandscope" in line]
+    assert [line for line in asked_for if "virtual machine" not in line] == []
+
+
+def test_the_notebooks_on_a_suite_show_what_the_tables_say(
+    suite: Path, executed_on_suite: dict[str, nbformat.NotebookNode]
+) -> None:
+    steps = Results(suite).table("steps").filter(pl.col("name") == "closed-16").collect()
+    rate = (steps["good_count"] / ((steps["end_ns"] - steps["start_ns"]) / 1e9)).median()
+    shown = [row["rate"] for row in answer(executed_on_suite["network_io"]) if row["connections_count"] == 16 and row["step"] == steps["step"][0]]
+    assert shown == [pytest.approx(rate)]
 
 
 def answer(notebook: nbformat.NotebookNode) -> list[dict]:

@@ -3,6 +3,7 @@
 //! A page that a thread brings into the page cache while it reads is a miss (read-ahead included, which is the kernel's guess
 //! that it will be read); one that it brings in while it writes is none. Sums by file, per CPU; nothing is sent.
 
+use crate::pickup;
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
@@ -21,7 +22,7 @@ static FILES: PerCpuHashMap<FileKey, FileCounts> = PerCpuHashMap::with_max_entri
 
 // Offsets, and numbers of system calls plus one: 0 is one that this architecture does not have.
 offsets! {
-    FILE_TASK_FILES FILE_FILES_FDT FILE_FDT_FD FILE_FDT_MAX FILE_FILE_INODE FILE_INODE_MODE FILE_INODE_INO FILE_INODE_SB FILE_SB_DEV
+    FILE_TASK_FILES FILE_FILES_FDT FILE_FDT_FD FILE_FDT_MAX FILE_FILE_INODE FILE_INODE_MODE FILE_INODE_RDEV FILE_INODE_INO FILE_INODE_SB FILE_SB_DEV
     FILE_REGS_ARG1
     FILE_READ FILE_PREAD64 FILE_READV FILE_PREADV FILE_PREADV2
     FILE_WRITE FILE_PWRITE64 FILE_WRITEV FILE_PWRITEV FILE_PWRITEV2
@@ -32,6 +33,9 @@ offsets! {
 /// Type of a file and of a regular one, in the kernel's ABI.
 const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
+const S_IFCHR: u16 = 0o020_000;
+/// `/dev/net/tun` as the kernel encodes device numbers: major 10 and minor 200 (`Documentation/admin-guide/devices.txt`).
+const TUN: u32 = 10 << 20 | 200;
 
 /// A thread enters a system call.
 #[inline(always)]
@@ -44,15 +48,26 @@ pub fn begins(task: &mut Task, number: u32, registers: *const u8) {
         return;
     }
     let Some(descriptor) = read_field::<u64>(registers, &FILE_REGS_ARG1) else { return };
-    let Some((inode, device)) = regular_file(descriptor as u32) else { return };
-    task.inode = inode;
-    task.device = device;
-    task.file_use = if reads { FileUse::Read } else { FileUse::Write } as u32;
+    match opened(descriptor as u32) {
+        Some(Opened::Regular { inode, device }) => {
+            task.inode = inode;
+            task.device = device;
+            task.file_use = if reads { FileUse::Read } else { FileUse::Write } as u32;
+        }
+        Some(Opened::Tap) if reads => task.file_use = FileUse::Tap as u32,
+        _ => {}
+    }
 }
 
-/// Inode and device of a descriptor of the running task, if it is one of a regular file.
+/// What a descriptor stands for.
+enum Opened {
+    Regular { inode: u64, device: u32 },
+    Tap,
+}
+
+/// What a descriptor of the running task stands for, if it is a regular file or a tap device.
 #[inline(always)]
-fn regular_file(descriptor: u32) -> Option<(u64, u32)> {
+fn opened(descriptor: u32) -> Option<Opened> {
     // SAFETY: the helper takes nothing and can't fail; there is no safe wrapper for it.
     let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() } as *const u8;
     let files = read_field::<u64>(task, &FILE_TASK_FILES)? as *const u8;
@@ -65,11 +80,15 @@ fn regular_file(descriptor: u32) -> Option<(u64, u32)> {
     // SAFETY: the helper reads kernel memory at any address and fails where there is none.
     let file = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(place) }.ok()? as *const u8;
     let inode = read_field::<u64>(file, &FILE_FILE_INODE)? as *const u8;
-    if read_field::<u16>(inode, &FILE_INODE_MODE)? & S_IFMT != S_IFREG {
+    let kind = read_field::<u16>(inode, &FILE_INODE_MODE)? & S_IFMT;
+    if kind == S_IFCHR && read_field::<u32>(inode, &FILE_INODE_RDEV)? == TUN {
+        return Some(Opened::Tap);
+    }
+    if kind != S_IFREG {
         return None;
     }
     let file_system = read_field::<u64>(inode, &FILE_INODE_SB)? as *const u8;
-    Some((read_field(inode, &FILE_INODE_INO)?, read_field(file_system, &FILE_SB_DEV)?))
+    Some(Opened::Regular { inode: read_field(inode, &FILE_INODE_INO)?, device: read_field(file_system, &FILE_SB_DEV)? })
 }
 
 /// A thread comes back from a system call.
@@ -78,7 +97,13 @@ pub fn ends(task: &mut Task, membership: Membership, result: i64) {
     let used = task.file_use;
     task.file_use = FileUse::None as u32;
     // Those that only work for a sandbox have files of their own.
-    if used == FileUse::None as u32 || result < 0 || membership.is_bystander() {
+    if used == FileUse::None as u32 || membership.is_bystander() {
+        return;
+    }
+    if used == FileUse::Tap as u32 {
+        return pickup::read(membership, result);
+    }
+    if result < 0 {
         return;
     }
     let Some(counts) = counts(membership, task.inode, task.device) else { return };

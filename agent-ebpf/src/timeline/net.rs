@@ -3,7 +3,10 @@
 //! Frames are seen by TC programs on the host's end of the sandbox's device, never by a tracepoint that the whole host's
 //! traffic would pay for.
 
-use crate::ring::{header, send};
+use crate::{
+    pickup,
+    ring::{header, send},
+};
 use aya_ebpf::{
     Global,
     bindings::{BPF_ANY, BPF_F_NO_PREALLOC, TC_ACT_UNSPEC},
@@ -197,6 +200,9 @@ fn frame(context: &TcContext, direction: Direction) {
     device.frames[way] += 1;
     device.bytes[way] += u64::from(buffer.len);
     device.sizes[way].record(u64::from(buffer.len));
+    if matches!(direction, Direction::ToSandbox) {
+        pickup::came(device.scope);
+    }
     if u16::from_be(buffer.protocol as u16) == ETHERNET_IPV4
         && let Some(segment) = segment(context, buffer.ifindex, buffer.len, direction)
     {

@@ -1,6 +1,6 @@
 //! The vCPUs of a window with all that is known of each, for the rules about guests that have nothing to do.
 
-use super::Case;
+use super::{Case, Finding};
 use crate::{
     record::tables::{Exit, GuestAddress, Thread, Wakeup, Window},
     results::{Error, Rows},
@@ -11,7 +11,7 @@ use std::rc::Rc;
 pub const NEEDS: &[&str] = &["instances", "windows", "threads", "wakeups", "exits", "guest_addresses"];
 
 /// What was watched in the windows of a run.
-pub struct Watched {
+struct Watched {
     windows: Rc<Rows<Window>>,
     threads: Rc<Rows<Thread>>,
     wakeups: Rc<Rows<Wakeup>>,
@@ -36,11 +36,7 @@ pub struct Vcpu<'a> {
 }
 
 impl Watched {
-    /// Reads the tables.
-    ///
-    /// # Errors
-    /// When one is missing or can't be read.
-    pub fn of(case: &Case) -> Result<Self, Error> {
+    fn of(case: &Case) -> Result<Self, Error> {
         Ok(Self {
             windows: case.table()?,
             threads: case.table()?,
@@ -51,7 +47,7 @@ impl Watched {
     }
 
     /// The vCPUs of an instance; none when it was not watched or has none.
-    pub fn vcpus<'a>(&'a self, instance: &'a str) -> Vec<Vcpu<'a>> {
+    fn vcpus<'a>(&'a self, instance: &'a str) -> Vec<Vcpu<'a>> {
         let Some(window) = self.windows.of(instance).next().filter(|window| window.span_ns > 0) else {
             return Vec::new();
         };
@@ -67,6 +63,27 @@ impl Watched {
         };
         threads.into_iter().zip(0..).map(vcpu).collect()
     }
+}
+
+/// A finding on each group of instances: of its vCPUs with something to tell, the one that costs most. `look` gives what there
+/// is to tell of one, with the CPU time that it costs in nanoseconds.
+///
+/// # Errors
+/// When a table can't be read.
+pub fn costliest<T>(
+    case: &Case,
+    look: impl Fn(&Vcpu<'_>) -> Option<(u64, T)>,
+    tell: impl Fn(String, &Vcpu<'_>, T) -> Finding,
+) -> Result<Vec<Finding>, Error> {
+    let watched = Watched::of(case)?;
+    let mut findings = Vec::new();
+    for group in case.groups() {
+        let vcpus = group.instances.iter().flat_map(|instance| watched.vcpus(&instance.instance_id));
+        let costs = vcpus.filter_map(|vcpu| Some((look(&vcpu)?, vcpu)));
+        let most = costs.max_by(|((one, _), a), ((other, _), b)| a.ratio(*one).total_cmp(&b.ratio(*other)));
+        findings.extend(most.map(|((_, told), vcpu)| tell(group.subject(), &vcpu, told)));
+    }
+    Ok(findings)
 }
 
 impl Vcpu<'_> {

@@ -109,6 +109,7 @@ impl Explanation {
         dataset.append(id, step_rows::answers(observation))?;
         dataset.append(id, step_rows::traffic(observation))?;
         dataset.append(id, step_rows::responses(observation))?;
+        dataset.append(id, step_rows::pickups(observation))?;
         dataset.append(id, io_rows::files(observation))?;
         dataset.append(id, io_rows::offloads(observation))?;
         if let Some(recorded) = &observation.recorded {
@@ -376,6 +377,7 @@ pub(super) fn declare(dataset: &mut Dataset) -> Result<(), Error> {
     dataset.declare::<tables::Answer>()?;
     dataset.declare::<tables::Traffic>()?;
     dataset.declare::<tables::Response>()?;
+    dataset.declare::<tables::Pickup>()?;
     dataset.declare::<tables::File>()?;
     dataset.declare::<tables::BlockLatency>()?;
     dataset.declare::<tables::Offload>()?;

@@ -5,7 +5,7 @@ use super::{
     step::{Action, Figure, Taken},
 };
 use crate::{
-    probe::DeviceCounts,
+    probe::{DeviceCounts, Pickups},
     record::tables,
     workload::{
         client::Exchange,
@@ -153,6 +153,24 @@ pub(super) fn responses(observation: &Observation) -> Vec<tables::Response> {
         tables::Response { step, count, time_ns, bucket_floor_ns, bucket_count }
     };
     watched(observation).map(row).collect()
+}
+
+/// How long frames to the instance waited for its VMM in each step.
+pub(super) fn pickups(observation: &Observation) -> Vec<tables::Pickup> {
+    let seen = watched(observation).filter(|(_, traffic)| traffic.pickups.waits.count() > 0);
+    let row = |(step, traffic): (u32, &DeviceCounts)| {
+        let Pickups { waits, waits_ns, unseen } = &traffic.pickups;
+        let (bucket_floor_ns, bucket_count) = waits.buckets();
+        tables::Pickup {
+            step,
+            count: waits.count(),
+            time_ns: *waits_ns,
+            unseen_count: *unseen,
+            bucket_floor_ns,
+            bucket_count,
+        }
+    };
+    seen.map(row).collect()
 }
 
 /// How the requests of an instance's loads were answered.

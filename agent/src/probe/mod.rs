@@ -20,7 +20,8 @@ pub use distribution::Distribution;
 pub use exits::{ExitReasons, userspace_exit_name};
 pub use loader::{Error, Missing};
 pub use timeline::{
-    DeviceCounts, DeviceProbe, FileSums, Options, Probes, Record, Recording, device_name, error_code, syscall_name,
+    DeviceCounts, DeviceProbe, FileSums, Options, Pickups, Probes, Record, Recording, device_name, error_code,
+    syscall_name,
 };
 
 /// One probe.

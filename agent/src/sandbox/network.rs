@@ -35,7 +35,7 @@ use std::{
 };
 pub use subnet::Addresses;
 use subnet::{Prefix, Subnet, overlaps};
-pub use tap::{Coupling, TAP};
+pub use tap::{Coupling, TAP, open_tap};
 
 /// Every host end of a veth pair is named by this and the label of its instance.
 pub const INTERFACE_PREFIX: &str = "ss";

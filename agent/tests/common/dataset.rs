@@ -16,24 +16,42 @@ pub struct Row(BTreeMap<String, Field>);
 impl Row {
     /// A whole number or a truth value (0 or 1); `None` is null.
     pub fn number(&self, column: &str) -> Option<i128> {
-        match self.0.get(column).unwrap_or_else(|| panic!("there is no column {column}")) {
+        match self.field(column) {
             Field::Null => None,
-            Field::Bool(value) => Some((*value).into()),
-            Field::Int(value) => Some((*value).into()),
-            Field::Long(value) => Some((*value).into()),
-            Field::UInt(value) => Some((*value).into()),
-            Field::ULong(value) => Some((*value).into()),
-            other => panic!("{column} is {other}, no number"),
+            field => Some(number(field).unwrap_or_else(|| panic!("{column} is {field}, no number"))),
         }
+    }
+
+    /// A list of whole numbers.
+    pub fn numbers(&self, column: &str) -> Vec<i128> {
+        match self.field(column) {
+            Field::ListInternal(list) => list.elements().iter().filter_map(number).collect(),
+            other => panic!("{column} is {other}, no list"),
+        }
+    }
+
+    fn field(&self, column: &str) -> &Field {
+        self.0.get(column).unwrap_or_else(|| panic!("there is no column {column}"))
     }
 
     /// A text; null is empty.
     pub fn text(&self, column: &str) -> &str {
-        match self.0.get(column).unwrap_or_else(|| panic!("there is no column {column}")) {
+        match self.field(column) {
             Field::Null => "",
             Field::Str(value) => value,
             other => panic!("{column} is {other}, no text"),
         }
+    }
+}
+
+fn number(field: &Field) -> Option<i128> {
+    match field {
+        Field::Bool(value) => Some((*value).into()),
+        Field::Int(value) => Some((*value).into()),
+        Field::Long(value) => Some((*value).into()),
+        Field::UInt(value) => Some((*value).into()),
+        Field::ULong(value) => Some((*value).into()),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod pages;
 mod scan;
+mod tap;
 
 use anyhow::{Context, Result, bail};
 use rustix::{
@@ -34,6 +35,7 @@ fn main() -> Result<()> {
         ["answer", port, milliseconds, bytes] => {
             answer(port.parse()?, Duration::from_millis(milliseconds.parse()?), bytes.parse()?)
         }
+        ["tap"] => tap::take(),
         ["getppid", times] => call(times.parse()?),
         ["read", path] => read(path),
         ["write", path, pages] => write(path, pages.parse()?),

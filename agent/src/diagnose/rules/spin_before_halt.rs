@@ -3,7 +3,7 @@
 use crate::{
     diagnose::{
         Case, Evidence, Finding, Quantity, Rule, Weight,
-        vcpu::{NEEDS, Vcpu, Watched},
+        vcpu::{NEEDS, Vcpu, costliest},
     },
     report::units::{duration, percent},
     results::Error,
@@ -41,16 +41,7 @@ impl Rule for SpinBeforeHalt {
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
-        let watched = Watched::of(case)?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let vcpus = group.instances.iter().flat_map(|instance| watched.vcpus(&instance.instance_id));
-            let spins = vcpus.filter_map(|vcpu| Some((guest_ns(&vcpu)?, vcpu)));
-            // Of many alike the one that costs most.
-            let worst = spins.max_by_key(|(guest_ns, _)| *guest_ns);
-            findings.extend(worst.map(|(guest_ns, vcpu)| finding(group.subject(), &vcpu, guest_ns)));
-        }
-        Ok(findings)
+        costliest(case, |vcpu| guest_ns(vcpu).map(|guest_ns| (guest_ns, guest_ns)), finding)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     diagnose::{
         Case, Evidence, Finding, Quantity, Rule, Weight,
-        vcpu::{NEEDS, Vcpu, Watched},
+        vcpu::{NEEDS, Vcpu, costliest},
     },
     report::units::percent,
     results::Error,
@@ -21,8 +21,8 @@ const GUEST_TIMERS: [&str; 4] = ["apic_timer_fn", "pit_timer_fn", "kvm_bg_timer_
 pub(super) struct TimerTick;
 
 /// Wake-ups of a vCPU by its guest's timer.
-struct Tick<'a> {
-    function: &'a str,
+struct Tick {
+    function: &'static str,
     count: u64,
     all: u64,
     cpu_ns: u64,
@@ -42,19 +42,11 @@ impl Rule for TimerTick {
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
-        let watched = Watched::of(case)?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let vcpus = group.instances.iter().flat_map(|instance| watched.vcpus(&instance.instance_id));
-            let ticks = vcpus.filter_map(|vcpu| tick_of(&vcpu).map(|tick| finding(group.subject(), &vcpu, &tick)));
-            // Of many alike the one that costs most.
-            findings.extend(ticks.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, finding)| finding));
-        }
-        Ok(findings)
+        costliest(case, |vcpu| tick_of(vcpu).map(|tick| (tick.cpu_ns, tick)), finding)
     }
 }
 
-fn tick_of<'a>(vcpu: &Vcpu<'a>) -> Option<Tick<'a>> {
+fn tick_of(vcpu: &Vcpu<'_>) -> Option<Tick> {
     let all = vcpu.wakeups.iter().map(|row| row.count).sum();
     let by_timer = vcpu.wakeups.iter().filter_map(|row| {
         let detail = row.detail.as_deref().filter(|_| row.cause == "hrtimer")?;
@@ -72,9 +64,8 @@ fn tick_of<'a>(vcpu: &Vcpu<'a>) -> Option<Tick<'a>> {
     is_tick.then_some(tick)
 }
 
-/// With the share of a CPU that it costs.
-fn finding(subject: String, vcpu: &Vcpu<'_>, tick: &Tick<'_>) -> (f64, Finding) {
-    let Tick { function, count, all, cpu_ns } = *tick;
+fn finding(subject: String, vcpu: &Vcpu<'_>, tick: Tick) -> Finding {
+    let Tick { function, count, all, cpu_ns } = tick;
     let cost = vcpu.ratio(cpu_ns);
     let programmed: u64 = vcpu.exits_of("timer").map(|row| row.count).sum();
     let place = vcpu.place(|row| row.source == "timer").map_or_else(String::new, |place| format!(" in `{place}`"));
@@ -92,7 +83,7 @@ fn finding(subject: String, vcpu: &Vcpu<'_>, tick: &Tick<'_>) -> (f64, Finding) 
         let key = format!("vcpu={} source=timer sum of count", vcpu.number);
         evidence.push(Evidence::new("exits", key, Quantity::Count(programmed)));
     }
-    let finding = Finding {
+    Finding {
         rule: TimerTick.name(),
         weight: Weight::Insight,
         subject,
@@ -109,8 +100,7 @@ fn finding(subject: String, vcpu: &Vcpu<'_>, tick: &Tick<'_>) -> (f64, Finding) 
                     unikernel: start the timer for the next deadline only). The table `guest_addresses` has where the guest \
                     starts it; --guest-symbols gives these places names."
             .to_owned(),
-    };
-    (cost, finding)
+    }
 }
 
 #[cfg(test)]

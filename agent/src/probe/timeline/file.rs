@@ -42,6 +42,7 @@ pub(super) const PROBE: Definition = Definition {
             ("FILE_FDT_MAX", types.offset("fdtable", "max_fds")?),
             ("FILE_FILE_INODE", types.offset("file", "f_inode")?),
             ("FILE_INODE_MODE", types.offset("inode", "i_mode")?),
+            ("FILE_INODE_RDEV", types.offset("inode", "i_rdev")?),
             ("FILE_INODE_INO", types.offset("inode", "i_ino")?),
             ("FILE_INODE_SB", types.offset("inode", "i_sb")?),
             ("FILE_SB_DEV", types.offset("super_block", "s_dev")?),

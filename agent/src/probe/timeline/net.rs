@@ -1,6 +1,6 @@
 //! Sockets that begin to listen, and the frames on the sandbox's own device.
 
-use super::Probes;
+use super::{Pickups, Probes};
 use crate::probe::{Definition, Distribution, Event::Classic, Hook};
 use anyhow::{Context, Result};
 use aya::{
@@ -60,6 +60,7 @@ fn devices(ebpf: &mut Ebpf) -> Result<PerCpuHashMap<&mut MapData, u32, NetDevice
 /// The frame programs on one device. They leave it when this is dropped.
 pub struct DeviceProbe {
     ifindex: u32,
+    scope: u16,
     _links: Vec<SchedClassifierLink>,
 }
 
@@ -78,6 +79,8 @@ pub struct DeviceCounts {
     pub answers: Distribution,
     /// Their sum.
     pub answers_ns: u64,
+    /// How long frames waited for the VMM; nothing where none reads a tap device by system calls.
+    pub pickups: Pickups,
 }
 
 impl DeviceCounts {
@@ -92,6 +95,7 @@ impl DeviceCounts {
             sizes: [0, 1].map(|way| self.sizes[way].since(&before.sizes[way])),
             answers: self.answers.since(&before.answers),
             answers_ns: self.answers_ns.saturating_sub(before.answers_ns),
+            pickups: self.pickups.since(&before.pickups),
         }
     }
 }
@@ -114,17 +118,18 @@ impl Probes {
         devices(ebpf)?
             .insert(ifindex, PerCpuValues::try_from(vec![fresh; cpus])?, 0)
             .with_context(|| format!("no room to watch the device {name}"))?;
+        self.watch_pickups(scope)?;
         if KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(6, 6, 0)) {
             // Since 6.6 programs attach to the device itself; before, they need this queueing discipline.
             qdisc_add_clsact(name).with_context(|| format!("can't add the clsact qdisc to {name}"))?;
         }
         let mut links = Vec::new();
         for (program, way, _) in WAYS {
-            let program = classifier(ebpf, program)?;
+            let program = classifier(&mut self.programs.ebpf, program)?;
             let link = program.attach(name, way).with_context(|| format!("can't watch the frames on {name}"))?;
             links.push(program.take_link(link)?);
         }
-        Ok(Some(DeviceProbe { ifindex, _links: links }))
+        Ok(Some(DeviceProbe { ifindex, scope, _links: links }))
     }
 
     /// Stops watching a device and tells what passed it.
@@ -133,9 +138,10 @@ impl Probes {
     /// When the kernel refuses to give the counts.
     pub fn unwatch_device(&mut self, device: DeviceProbe) -> Result<DeviceCounts> {
         let total = self.device_counts(&device)?;
-        let ifindex = device.ifindex;
+        let (ifindex, scope) = (device.ifindex, device.scope);
         drop(device);
         devices(&mut self.programs.ebpf)?.remove(&ifindex)?;
+        self.unwatch_pickups(scope)?;
         Ok(total)
     }
 
@@ -144,7 +150,7 @@ impl Probes {
     /// # Errors
     /// When the kernel refuses to give the counts.
     pub fn device_counts(&mut self, device: &DeviceProbe) -> Result<DeviceCounts> {
-        let mut total = DeviceCounts::default();
+        let mut total = DeviceCounts { pickups: self.pickups(device.scope)?, ..DeviceCounts::default() };
         for cpu in devices(&mut self.programs.ebpf)?.get(&device.ifindex, 0)?.iter() {
             for way in [Direction::FromSandbox, Direction::ToSandbox] {
                 total.frames[way as usize] += cpu.frames[way as usize];

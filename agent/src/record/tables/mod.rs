@@ -14,7 +14,7 @@ pub use io::{Block, BlockLatency, Fault, File, Net, Offload};
 pub use memory::{GuestMemory, KernelMemory, Ksm, Memory, MemoryHost, Page, PageScan};
 pub use run::{EventCount, Instance, Run};
 pub use slices::{AttributionSlice, ConsoleLine, Counter, ExitEvent, ThreadSlice, VcpuSlice, WakeupFlow};
-pub use step::{Activity, Answer, Cell, Latency, Outlier, Response, Step, Traffic};
+pub use step::{Activity, Answer, Cell, Latency, Outlier, Pickup, Response, Step, Traffic};
 pub use timeline::{Attribution, Marker, Phase, Request};
 pub use window::{GuestAddress, IdleState, PerfCounter, Preemption, Thread, Window};
 

@@ -144,6 +144,23 @@ tables! {
         bucket_count: Vec<u64>,
     }
 
+    /// One row per step with probes of a virtual machine whose VMM reads its tap device by system calls: how long frames waited
+    /// between the host's end of the instance's own device and the VMM.
+    table pickups = Pickup of instance {
+        /// The step, as in `steps`.
+        step: u32,
+        /// Frames that the VMM took.
+        count: u64,
+        /// All these times together, each to the return of the system call with the frame.
+        time_ns: u64,
+        /// Frames to the sandbox that the VMM was not seen to take: dropped on the way, or still waiting at the end.
+        unseen_count: u64,
+        /// Shortest time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        bucket_floor_ns: Vec<u64>,
+        /// Frames in each of these buckets.
+        bucket_count: Vec<u64>,
+    }
+
     /// One row per instance and step whose value lies far from the others of its cell: outside of the quartiles by more than
     /// three times the distance between them (Tukey's "far out"). They are in all tables and in all medians.
     table outliers = Outlier of instance {

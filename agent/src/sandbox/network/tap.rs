@@ -41,10 +41,12 @@ impl Coupling {
     }
 }
 
-/// Makes the tap device in the network namespace of the calling thread. It goes with that namespace.
-pub fn make_tap() -> Result<()> {
+/// Opens the tap device of the network namespace of the calling thread, and makes it if there is none.
+///
+/// # Errors
+/// When the kernel has no such devices or allows none to this process.
+pub fn open_tap() -> Result<File> {
     const SET_INTERFACE: Opcode = opcode::write::<c_int>(b'T', 202);
-    const SET_PERSISTENT: Opcode = opcode::write::<c_int>(b'T', 203);
     let device = File::options().read(true).write(true).open("/dev/net/tun");
     let device = device.context("could not open /dev/net/tun: `modprobe tun` loads its driver")?;
     // SAFETY: all zero is a valid value of this struct of integers.
@@ -57,6 +59,13 @@ pub fn make_tap() -> Result<()> {
     let set_interface = unsafe { Setter::<SET_INTERFACE, libc::ifreq>::new(request) };
     // SAFETY: the device is one that knows the request.
     unsafe { ioctl(device.as_fd(), set_interface) }.context("could not make a tap device: that needs CAP_NET_ADMIN")?;
+    Ok(device)
+}
+
+/// Makes the tap device in the network namespace of the calling thread. It goes with that namespace.
+pub fn make_tap() -> Result<()> {
+    const SET_PERSISTENT: Opcode = opcode::write::<c_int>(b'T', 203);
+    let device = open_tap()?;
     // SAFETY: this request of tun devices takes an integer; no safe interface offers it.
     let set_persistent = unsafe { IntegerSetter::<SET_PERSISTENT>::new_usize(1) };
     // SAFETY: the device is one that knows the request.
