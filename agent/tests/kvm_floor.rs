@@ -380,8 +380,19 @@ fn traced(test: &str, events: &[&str], arguments: &str) -> Option<Tracing> {
     }
 }
 
+/// Where nobody has mounted tracefs, it is mounted for the test alone.
+fn with_tracefs(test: &str, body: fn()) {
+    if let Err(error) = sandscope::host::tracefs::with_tracefs(|_| body()) {
+        skip(test, "tracefs", &error.to_string());
+    }
+}
+
 #[test]
 fn tracepoints_count_the_same() {
+    with_tracefs("tracepoints_count_the_same", events_of_kvm_are_counted);
+}
+
+fn events_of_kvm_are_counted() {
     // Long halts: one that is over before HLT is executed, because the thread lost its CPU, is no wake-up.
     let events = ["kvm_pio", "kvm_mmio", "kvm_vcpu_wakeup"];
     let arguments = "--pio 1500 --mmio 700 --hlt 12 --hlt-interval-ns 20000000";
@@ -409,6 +420,10 @@ fn tracepoints_count_the_same() {
 
 #[test]
 fn hardware_exits_are_those_of_the_guest() {
+    with_tracefs("hardware_exits_are_those_of_the_guest", exits_of_kvm_are_counted);
+}
+
+fn exits_of_kvm_are_counted() {
     const TEST: &str = "hardware_exits_are_those_of_the_guest";
     let arguments = "--pio 2000 --mmio 300 --hlt 10 --touch 100";
     let Some(tracing) = traced(TEST, &["kvm_exit"], arguments) else {
