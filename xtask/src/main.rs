@@ -52,12 +52,26 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    forget_own_package();
     match execute(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What `cargo run` says of this package is not for the builds that are started here: build scripts that look at it would run again,
+/// and half of the dependencies be compiled again, each time that somebody runs cargo and xtask in turn.
+fn forget_own_package() {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let of_package = |name: &std::ffi::OsString| {
+        name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+    };
+    for name in names.filter(of_package).collect::<Vec<_>>() {
+        // SAFETY: this is the only thread so far, so that nobody reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
     }
 }
 

@@ -25,10 +25,10 @@ pub struct Phase {
 /// | `boot` | the guest has sent its first byte to the console or its first frame |
 /// | `kernel` | the guest's kernel has started its first process, or in a unikernel its only program |
 /// | `init` | that process starts the workload |
-/// | `application` | the workload's socket listens, or in a guest, where nobody sees that, its first frame leaves |
+/// | `application` | the workload's socket listens; in a guest, its console says so or its first frame leaves |
 /// | `callback` | the ready callback has arrived |
 /// | `response` | the first good response is complete |
-const ENDS: [(&str, &str); 15] = [
+const ENDS: [(&str, &str); 16] = [
     ("first_exec", "spawn"),
     ("sentry_exec", "runtime"),
     ("workload_exec", "runtime"),
@@ -42,6 +42,7 @@ const ENDS: [(&str, &str); 15] = [
     ("guest_app", "init"),
     ("first_frame_out", "boot"),
     ("listen", "application"),
+    ("guest_listens", "application"),
     ("callback", "callback"),
     ("first_response", "response"),
 ];
@@ -123,6 +124,19 @@ mod tests {
         // One that sends before it starts its workload.
         let earlier = [marker("first_frame_out", 140), marker("callback", 180)];
         assert_eq!(names(&earlier), ["boot", "kernel", "init", "callback", "response"]);
+    }
+
+    #[test]
+    fn in_a_guest_that_says_that_it_listens_the_application_lasts_until_then() {
+        let markers = [
+            marker("console_first_byte", 120),
+            marker("guest_main", 130),
+            marker("first_frame_out", 140),
+            marker("guest_listens", 170),
+        ];
+        let phases = phases(&markers, 100, 190);
+        let found: Vec<_> = phases.iter().map(|phase| (phase.name, phase.end_ns)).collect();
+        assert_eq!(found, [("boot", 120), ("kernel", 130), ("application", 170), ("response", 190)]);
     }
 
     #[test]

@@ -228,15 +228,23 @@ fn summarise(sandbox: &str, kept: &[Kept], seed: u64) -> SandboxSummary {
     }
 }
 
-/// Mean time of each phase, in the order of the first instance that has it; an instance without a phase counts as 0.
+/// Mean time of each phase, in their order; an instance without a phase counts as 0.
 fn mean_phases(kept: &[&Kept]) -> Vec<(String, f64)> {
     let mut sums: Vec<(String, f64)> = Vec::new();
     let with_phases: Vec<_> = kept.iter().filter(|kept| !kept.phases.is_empty()).collect();
     for kept in &with_phases {
+        // Behind the phase that it follows.
+        let mut place = 0;
         for (name, time_ns) in &kept.phases {
-            match sums.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => *sum += *time_ns as f64,
-                None => sums.push((name.clone(), *time_ns as f64)),
+            match sums.iter().position(|(known, _)| known == name) {
+                Some(known) => {
+                    sums[known].1 += *time_ns as f64;
+                    place = known + 1;
+                }
+                None => {
+                    sums.insert(place, (name.clone(), *time_ns as f64));
+                    place += 1;
+                }
             }
         }
     }
