@@ -39,7 +39,7 @@ fn command(arguments: &[&str], workload: &str, out: &Path) -> String {
         }
     }
     // Much time: in the lab everything below is emulated.
-    command.args(["run", "cold-start", "--no-observer-effect", "--seed", "1", "--timeout", "300"]);
+    command.args(["run", "cold-start", "--no-observer-effect", "--seed", "1", "--timeout", "600"]);
     command.args(arguments).args(["--workload", workload, "--out", out.to_str().unwrap()]);
     let output = command.output().unwrap();
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

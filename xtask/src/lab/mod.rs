@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Look for newer packages of the kernels than those used before.
     #[arg(long)]
     refresh: bool,
-    /// Seconds after which a kernel has failed; 1200 without it.
+    /// Seconds after which a kernel has failed; 1200 without it, two hours with machines.
     #[arg(long)]
     timeout: Option<u64>,
     /// Kernels that run at the same time: each takes one processor. Without it, as many as there are processors.
@@ -74,7 +74,7 @@ const CPUS: u32 = 2;
 /// Seconds after which a step is killed: many times what any of them takes.
 const STEP_TIMEOUT_S: u64 = 120;
 /// The same for the step that boots Linux in software emulation inside software emulation.
-const MACHINES_TIMEOUT_S: u64 = 900;
+const MACHINES_TIMEOUT_S: u64 = 5400;
 /// Seconds after which a kernel has failed, unless somebody says otherwise.
 const TIMEOUT_S: u64 = 1200;
 
@@ -185,7 +185,11 @@ fn run(
     };
     let began = Instant::now();
     let outcome = machine
-        .run(Duration::from_secs(arguments.timeout.unwrap_or(TIMEOUT_S)))
+        .run(Duration::from_secs(arguments.timeout.unwrap_or(if machines.is_some() {
+            TIMEOUT_S + MACHINES_TIMEOUT_S
+        } else {
+            TIMEOUT_S
+        })))
         .and_then(|()| report::unpack(&results_disk.file, &results, &plan));
     match outcome {
         Ok(outcome) => {
