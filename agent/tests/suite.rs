@@ -299,6 +299,38 @@ fn activity_is_that_of_the_very_window(out: &Path, instances: &[Row], steps: &[R
     assert!(computed > 0);
 }
 
+#[test]
+fn frames_to_a_machine_are_taken_by_its_vmm() {
+    const TEST: &str = "frames_to_a_machine_are_taken_by_its_vmm";
+    if !can_run(TEST, "qemu-tcg-linux") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (file, out) = (home.path().join("machine.toml"), home.path().join("results"));
+    let text = "probes = \"with\"\n[conditions]\ntimeout-s = 60\n[experiment.warm]\nrequests = 20\nwindow-s = 0.2\n\
+                [[matrix]]\nexperiments = [\"warm\"]\nsandboxes = [\"qemu-tcg-linux\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run(&file, &out, &[]);
+    assert!(output.status.success(), "{}", told(&output));
+    if rows(&out, "runs")[0].number("probes_available") != Some(1) {
+        return skip(TEST, "bpf", told(&output));
+    }
+    let (pickups, traffic) = (rows(&out, "pickups"), rows(&out, "traffic"));
+    assert_eq!(pickups.len(), 3, "one row per step");
+    for pickup in pickups {
+        let to_sandbox =
+            |row: &&Row| row.number("step") == pickup.number("step") && row.text("direction") == "to_sandbox";
+        let frames = traffic.iter().find(to_sandbox).unwrap().number("frames_count").unwrap();
+        let (taken, unseen) = (pickup.number("count").unwrap(), pickup.number("unseen_count").unwrap());
+        // The last may still be on their way when the step is over, and the first be of the step before.
+        assert!(
+            (taken + unseen - frames).abs() <= 5 && unseen * 20 <= frames,
+            "{taken} and {unseen} of {frames} frames"
+        );
+        assert_eq!(pickup.numbers("bucket_count").iter().sum::<i128>(), taken);
+    }
+}
+
 /// A suite of a process that takes some seconds.
 fn small_suite(home: &Path) -> std::path::PathBuf {
     let file = home.join("small.toml");

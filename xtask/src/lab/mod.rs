@@ -47,6 +47,9 @@ pub struct Arguments {
     /// Kernels in which virtual machines are started too: QEMU is packed, and Firecracker if this machine has it.
     #[arg(long, value_name = "KERNELS", value_delimiter = ',', value_parser = |name: &str| Kernel::find(name))]
     machines: Vec<&'static Kernel>,
+    /// Arguments for sandscope, which then runs there instead of the tests; what it prints is shown.
+    #[arg(long, value_name = "WORDS", conflicts_with = "tests")]
+    run: Option<String>,
     /// Arguments for the test programs, such as a part of a test's name; with any, nothing but tests runs.
     #[arg(last = true)]
     tests: Vec<String>,
@@ -138,7 +141,7 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     }
     let Count { passed, failed, skipped } = total;
     eprintln!("lab: {passed} passed, {failed} failed, {skipped} skipped");
-    ensure!(passed + failed > 0, "no test ran");
+    ensure!(passed + failed > 0 || arguments.run.is_some(), "no test ran");
     ensure!(verdicts.iter().all(|verdict| verdict.wrong.is_empty()), "the lab found what is wrong: see above");
     Ok(())
 }
@@ -171,7 +174,7 @@ fn run(
         modules: files.modules.iter().map(|(_, module)| module.clone()).collect(),
         mounts,
         environment: environment(),
-        steps: steps(programs, machines.is_some(), &arguments.tests)?,
+        steps: steps(programs, machines.is_some(), arguments)?,
     };
     let initrd = directory.join("initrd");
     pack(shell, &initrd, files, programs, machines, &plan)?;
@@ -195,7 +198,12 @@ fn run(
         Ok(outcome) => {
             let verdict = report::judge(kernel.name, &results, &outcome, machines)?;
             let up = began.elapsed().as_secs_f64();
-            let text = format!("kernel {} ({}), up for {up:.0} s\n{}", kernel.name, outcome.release, verdict.text);
+            let printed = match arguments.run {
+                Some(_) => std::fs::read_to_string(results.join(RUN).with_added_extension("txt"))?,
+                None => String::new(),
+            };
+            let text =
+                format!("kernel {} ({}), up for {up:.0} s\n{}{printed}", kernel.name, outcome.release, verdict.text);
             Ok(Verdict { text, ..verdict })
         }
         Err(error) => {
@@ -236,28 +244,34 @@ fn environment() -> Vec<(String, String)> {
     .into()
 }
 
+/// Name of the step that somebody has asked for.
+const RUN: &str = "run";
+
 /// Where the workloads are in the lab VM.
 const WORKLOADS: &str = "/lab/workloads";
 
 /// What runs: the tests, then the tool itself.
-fn steps(programs: &Programs, machines: bool, test_arguments: &[String]) -> Result<Vec<Step>> {
+fn steps(programs: &Programs, machines: bool, asked: &Arguments) -> Result<Vec<Step>> {
     let step = |name: &str, program: &Path, arguments: Vec<String>| Step {
         name: name.to_owned(),
         program: program.display().to_string(),
         arguments,
         timeout_s: STEP_TIMEOUT_S,
     };
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let sandscope = programs.get("sandscope")?;
+    if let Some(run) = &asked.run {
+        return Ok(vec![Step { timeout_s: MACHINES_TIMEOUT_S, ..step(RUN, sandscope, words(run)) }]);
+    }
     // One test at a time: each knows the right answer for a host on which nothing else happens.
-    let arguments: Vec<_> = ["--test-threads=1".to_owned()].into_iter().chain(test_arguments.iter().cloned()).collect();
+    let arguments: Vec<_> = ["--test-threads=1".to_owned()].into_iter().chain(asked.tests.iter().cloned()).collect();
     let tests = programs.tests.iter().filter(|(name, _)| machines || name != programs::MACHINES);
     let mut steps: Vec<_> = tests.map(|(name, program)| step(name, program, arguments.clone())).collect();
     for step in steps.iter_mut().filter(|step| step.name == programs::MACHINES) {
         step.timeout_s = MACHINES_TIMEOUT_S;
     }
-    if test_arguments.is_empty() {
-        let sandscope = programs.get("sandscope")?;
+    if asked.tests.is_empty() {
         let out = format!("{RESULTS}/dataset");
-        let words = |line: &str| line.split(' ').map(str::to_owned).collect();
         steps.push(step("doctor", sandscope, words("doctor --json")));
         let cold_start = format!("run cold-start --sandbox kvm-floor,process -n 3 --seed 1 --out {out}");
         steps.push(step("cold-start", sandscope, words(&cold_start)));
