@@ -124,6 +124,7 @@ pub fn execute(shell: &Shell, arguments: &Arguments) -> Result<()> {
     });
     if !arguments.no_lab {
         steps.run("the lab VM", || lab::execute(&lab::Arguments::of_tests()));
+        steps.run("virtual machines in the lab VM", || lab::execute(&lab::Arguments::of_tests_of_machines()?));
     }
     steps.run("skipped tests", || judge(shell, arguments, &skips));
     drop(daemon);

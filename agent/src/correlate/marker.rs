@@ -104,3 +104,40 @@ pub fn markers_of_records(records: &[Record], scope: u16, histories: &Histories)
     markers.found.sort_by_key(|marker| marker.at_ns);
     markers.found
 }
+
+/// Takes back the delay with which lines of the console were read: where the guest's writes are in the records, a line was there when
+/// its last byte was.
+pub fn undelay(markers: &mut [Marker], of_records: &[Marker]) {
+    for marker in markers.iter_mut().filter(|marker| marker.source == "console") {
+        let Some(line) = marker.detail.as_deref().map(str::trim).filter(|line| !line.is_empty()) else { continue };
+        let written = of_records.iter().filter(|other| other.name == "console_line" && other.at_ns < marker.at_ns);
+        let same = written.filter(|other| other.detail.as_deref().is_some_and(|text| text.trim() == line));
+        // Of the same line twice, the one that was read last.
+        if let Some(at_ns) = same.map(|other| other.at_ns).max() {
+            marker.at_ns = at_ns;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_was_there_when_it_was_written_not_when_it_was_read() {
+        let marker = |name, source, at_ns, line: &str| Marker { name, source, at_ns, detail: Some(line.to_owned()) };
+        let mut markers = [
+            marker("guest_init", "console", 50, "init: up"),
+            marker("guest_app", "console", 90, "init: starts"),
+            marker("callback", "client", 80, "init: up"),
+        ];
+        let of_records = [
+            marker("console_line", "kvm_pio", 40, "init: up"),
+            marker("first_frame_out", "tc", 45, "init: up"),
+            marker("console_line", "kvm_pio", 95, "init: starts"),
+        ];
+        undelay(&mut markers, &of_records);
+        // What is told to be written later than it was read is another line.
+        assert_eq!(markers.map(|marker| marker.at_ns), [40, 90, 80]);
+    }
+}

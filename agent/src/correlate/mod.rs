@@ -23,7 +23,7 @@ pub use counts::{
     threads, wakeups,
 };
 pub use history::{Bystander, Duty, Histories, History, NamedThread, Names, cause_name};
-pub use marker::{Marker, markers_of_records};
+pub use marker::{Marker, markers_of_records, undelay};
 pub use phase::{Phase, phases};
 pub use span::{Activity, Span};
 pub use timeline::{Counter, Flow, VcpuSlice, counters, flows, vcpu_slices};

@@ -55,12 +55,17 @@ const ENDS: [(&str, &str); 16] = [
 pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
     let first = |name: &str| markers.iter().filter(|marker| marker.name == name).map(|marker| marker.at_ns).min();
     let listens = first("listen").is_some();
+    let restored = first("restored");
     let started = [first("guest_app"), first("guest_main")].into_iter().flatten().max();
     let mut ends: Vec<(u64, &'static str)> = ENDS
         .iter()
         .filter(|&&(name, _)| !(listens && name == "first_frame_out"))
         .filter_map(|&(name, phase)| {
             let at_ns = first(name)?;
+            // Such a guest has done all that before, and its VMM says that it goes on when it may already run.
+            if restored.is_some() && !["spawn", "vmm", "restore", "callback", "response"].contains(&phase) {
+                return None;
+            }
             let is_application = name == "first_frame_out" && started.is_some_and(|started| started < at_ns);
             let phase = if is_application { "application" } else { phase };
             (launch_ns < at_ns && at_ns <= end_ns).then_some((at_ns, phase))
@@ -137,6 +142,21 @@ mod tests {
         let phases = phases(&markers, 100, 190);
         let found: Vec<_> = phases.iter().map(|phase| (phase.name, phase.end_ns)).collect();
         assert_eq!(found, [("boot", 120), ("kernel", 130), ("application", 170), ("response", 190)]);
+    }
+
+    #[test]
+    fn a_guest_that_was_restored_neither_boots_nor_starts_its_workload() {
+        let markers = [
+            marker("first_exec", 110),
+            marker("vm_created", 120),
+            marker("first_guest_entry", 125),
+            marker("restored", 130),
+            marker("first_frame_out", 150),
+            marker("first_response", 190),
+        ];
+        let phases = phases(&markers, 100, 190);
+        let found: Vec<_> = phases.iter().map(|phase| (phase.name, phase.end_ns)).collect();
+        assert_eq!(found, [("spawn", 110), ("vmm", 120), ("restore", 130), ("response", 190)]);
     }
 
     #[test]

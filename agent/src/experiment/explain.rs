@@ -10,7 +10,7 @@ use super::{
 use crate::{
     correlate::{
         Account, Category, Histories, History, Marker, Names, Phase, Share, Span, attribute, calls, exits, faults,
-        markers_of_records, phases, threads, wakeups,
+        markers_of_records, phases, threads, undelay, wakeups,
     },
     probe::{Record, device_name, error_code},
     record::{Dataset, Error, tables},
@@ -46,7 +46,9 @@ pub fn explain(observation: &Observation, names: &mut Names) -> Explanation {
         names.learn(&recorded.recording.records);
         names.threads = recorded.threads.iter().map(|thread| (thread.tid, thread.clone())).collect();
         let read = Reading::of(recorded, launch_ns, names);
-        explanation.markers.extend(markers_of_records(&recorded.recording.records, recorded.scope, &read.histories));
+        let of_records = markers_of_records(&recorded.recording.records, recorded.scope, &read.histories);
+        undelay(&mut explanation.markers, &of_records);
+        explanation.markers.extend(of_records);
         explanation.markers.sort_by_key(|marker| marker.at_ns);
         let mut account = Account::default();
         if let Ok(wall_ns) = observation.outcome {

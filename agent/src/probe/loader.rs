@@ -19,7 +19,11 @@ use aya::{
     util::online_cpus,
 };
 use sandscope_ebpf::map::{Entry, Membership};
-use std::fmt::{self, Display, Formatter};
+use std::{
+    fmt::{self, Display, Formatter},
+    thread::sleep,
+    time::Duration,
+};
 
 /// Why nothing can be recorded on this host.
 #[derive(Debug, thiserror::Error)]
@@ -272,6 +276,20 @@ enum Link {
     Typed(BtfTracePointLink),
     Classic(TracePointLink),
     Perf(Vec<PerfEventLink>),
+}
+
+/// Adds an element to a map that takes the memory for it then. The kernel keeps a few elements ready and makes more in the
+/// background (`kernel/bpf/memalloc.c`, since 6.1), so that there may be none for a moment.
+pub(super) fn insert_patiently(mut insert: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    const ATTEMPTS: u32 = 200;
+    const PAUSE: Duration = Duration::from_millis(2);
+    for _ in 1..ATTEMPTS {
+        match insert() {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOMEM) => sleep(PAUSE),
+            other => return other,
+        }
+    }
+    insert()
 }
 
 fn attach(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<Link> {

@@ -1,7 +1,7 @@
 //! Sockets that begin to listen, and the frames on the sandbox's own device.
 
 use super::{Pickups, Probes};
-use crate::probe::{Definition, Distribution, Event::Classic, Hook};
+use crate::probe::{Definition, Distribution, Event::Classic, Hook, loader::insert_patiently};
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
@@ -115,9 +115,12 @@ impl Probes {
         }
         let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("can't count the CPUs: {what}: {error}"))?;
         let fresh = NetDevice { scope, ..NetDevice::zeroed() };
-        devices(ebpf)?
-            .insert(ifindex, PerCpuValues::try_from(vec![fresh; cpus])?, 0)
-            .with_context(|| format!("no room to watch the device {name}"))?;
+        let mut devices = devices(ebpf)?;
+        insert_patiently(|| {
+            let values = PerCpuValues::try_from(vec![fresh; cpus])?;
+            devices.insert(ifindex, values, 0)
+        })
+        .with_context(|| format!("no room to watch the device {name}"))?;
         self.watch_pickups(scope)?;
         if KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(6, 6, 0)) {
             // Since 6.6 programs attach to the device itself; before, they need this queueing discipline.

@@ -3,7 +3,7 @@
 //! The programs are those of `net` and `syscall`; here is what they leave behind.
 
 use super::Probes;
-use crate::probe::Distribution;
+use crate::probe::{Distribution, loader::insert_patiently};
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
@@ -43,8 +43,8 @@ fn queues(ebpf: &mut Ebpf) -> Result<HashMap<&mut MapData, u32, NetQueue>> {
 impl Probes {
     /// Makes room for the frames of a scope.
     pub(super) fn watch_pickups(&mut self, scope: u16) -> Result<()> {
-        let fresh = NetQueue::zeroed();
-        queues(&mut self.programs.ebpf)?.insert(u32::from(scope), fresh, 0).context("no room to watch a tap device")
+        let (mut queues, fresh) = (queues(&mut self.programs.ebpf)?, NetQueue::zeroed());
+        insert_patiently(|| queues.insert(u32::from(scope), fresh, 0)).context("no room to watch a tap device")
     }
 
     pub(super) fn unwatch_pickups(&mut self, scope: u16) -> Result<()> {
