@@ -256,7 +256,7 @@ fn the_life_of_the_vcpu_thread_adds_up() {
 #[test]
 fn a_guest_that_computes_is_guest_time() {
     let Some(idle) = observe("a_guest_that_computes_is_guest_time", "") else { return };
-    let Some(busy) = observe("a_guest_that_computes_is_guest_time", "--spin 50000000") else { return };
+    let Some(busy) = observe("a_guest_that_computes_is_guest_time", "--spin 20000000") else { return };
     let ((_, idle), (_, busy)) = (idle.vcpu(), busy.vcpu());
     // The loop is the guest's own: nothing but the interrupts of the host's clock come in between. What else there is, the idle
     // one has as well.

@@ -175,6 +175,7 @@ fn declare_all(dataset: &mut Dataset) {
     dataset.declare::<tables::PageScan>().unwrap();
     dataset.declare::<tables::PerfCounter>().unwrap();
     dataset.declare::<Phase>().unwrap();
+    dataset.declare::<tables::Pickup>().unwrap();
     dataset.declare::<tables::Preemption>().unwrap();
     dataset.declare::<tables::Request>().unwrap();
     dataset.declare::<tables::Response>().unwrap();

@@ -228,7 +228,11 @@ fn a_triple_fault_is_named_although_its_vmm_ends_well() {
         let began = Instant::now();
         let (failure, _) = fails(&bench, "triple", &machine, None);
         println!("{name}: told after {:?}: {failure}", began.elapsed());
-        assert!(failure.contains("triple fault") && failure.contains("exit status: 0"), "{name}: {failure}");
+        assert!(failure.contains("triple fault"), "{name}: {failure}");
+        // With software emulation QEMU may take longer to end than a dead guest may go untold.
+        let ended = failure.contains("exit status: 0");
+        let lives = name.contains("tcg") && failure.contains("although its VMM lives");
+        assert!(ended || lives, "{name}: {failure}");
     }
 }
 

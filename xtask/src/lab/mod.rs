@@ -276,9 +276,14 @@ fn steps(programs: &Programs, machines: bool, asked: &Arguments) -> Result<Vec<S
         return Ok(vec![Step { timeout_s: MACHINES_TIMEOUT_S, ..step(RUN, sandscope, words(run)) }]);
     }
     // One test at a time: each knows the right answer for a host on which nothing else happens.
-    let arguments: Vec<_> = ["--test-threads=1".to_owned()].into_iter().chain(asked.tests.iter().cloned()).collect();
+    let arguments = |names: Vec<String>| ["--test-threads=1".to_owned()].into_iter().chain(names).collect();
+    let names_in = |name: &str| match name == programs::UNIT_TESTS && asked.tests.is_empty() {
+        // The others do not depend on the kernel.
+        true => ["host::", "measure::", "probe::"].map(str::to_owned).into(),
+        false => asked.tests.clone(),
+    };
     let tests = programs.tests.iter().filter(|(name, _)| machines || name != programs::MACHINES);
-    let mut steps: Vec<_> = tests.map(|(name, program)| step(name, program, arguments.clone())).collect();
+    let mut steps: Vec<_> = tests.map(|(name, program)| step(name, program, arguments(names_in(name)))).collect();
     for step in steps.iter_mut().filter(|step| step.name == programs::MACHINES) {
         step.timeout_s = MACHINES_TIMEOUT_S;
     }

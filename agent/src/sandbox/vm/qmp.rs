@@ -17,8 +17,8 @@ use std::{
 /// memory.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// How long QEMU may take to end after it said that it would: the end of the process says more. On a busy host a third of a second
-/// was too short, and a dead guest is to be told within a second.
+/// How long QEMU may take to end after it said that it would: the end of the process says more. Some take longer, with software
+/// emulation more than a second, but a dead guest is to be told within one.
 const END_LIMIT: Duration = Duration::from_millis(700);
 
 /// States of a machine that it does not leave by itself, and what each means.
