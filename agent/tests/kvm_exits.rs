@@ -13,7 +13,7 @@ use sandscope::{
         Bystander, Category, Duty, ExitCount, Histories, History, Names, Phase, Span, ThreadTotals, attribute, exits,
         threads,
     },
-    probe::{ExitReasons, Limits, Options, Record, Recording},
+    probe::{ExitReasons, Limits, Options, Probes, Record, Recording},
     sandbox::RoleRule,
     testing::skip,
 };
@@ -22,6 +22,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 const FLOOR: &str = env!("CARGO_BIN_EXE_sandscope-kvm-floor");
@@ -35,6 +36,9 @@ const OWN_PAGES: u64 = 2;
 const IO: &[&str] = &["io", "io_instruction"];
 const HLT: &[&str] = &["hlt"];
 const FAULT: &[&str] = &["npf", "ept_violation", "ept_misconfig"];
+
+/// Loaded once: in the lab that takes seconds.
+static LOADED: Mutex<Option<Probes>> = Mutex::new(None);
 
 /// A run of the floor as the probes saw it.
 struct Observed {
@@ -60,13 +64,19 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
         skip(test, "kvm", format!("can't open /dev/kvm: {error}"));
         return None;
     }
-    let mut probes = probes(test, Options::default())?;
+    // Of a test that has failed they may still be attached, and hold what it recorded.
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let probes = match &mut *loaded {
+        Some(probes) => probes,
+        none => none.insert(probes(test, Options::default())?),
+    };
+    probes.take().unwrap();
     probes.attach().unwrap();
     let launcher = rustix::thread::gettid().as_raw_nonzero().get() as u32;
     let mut command = Command::new(FLOOR);
     command.args(options.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
     let start_ns = sandscope::host::clock::monotonic_ns();
-    let child = spawn_in_scope(&probes, SCOPE, &mut command);
+    let child = spawn_in_scope(probes, SCOPE, &mut command);
     let spawned_ns = sandscope::host::clock::monotonic_ns();
     let output = child.wait_with_output().unwrap();
     probes.detach();
