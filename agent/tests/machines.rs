@@ -7,7 +7,20 @@
 
 mod common;
 
-use common::explained::{Expected, GUEST, can_run, explain};
+use common::{
+    aggregate,
+    bench::{Bench, await_ready, get, kind, workload_executable},
+    dataset::{Row, rows},
+    explained::{Expected, GUEST, can_run, explain},
+};
+use sandscope::{
+    correlate::Names,
+    probe::{ExitReasons, Limits},
+    record::{Dataset, Manifest},
+    steady::{Attached, GuestSymbols, Target, Translators, Window},
+};
+use std::{fs, path::Path, time::Duration};
+use ulid::Ulid;
 
 const FLOOR_PHASES: &[&str] = &["spawn", "vmm", "vm_setup", "boot", "response"];
 const LINUX_PHASES: &[&str] =
@@ -55,3 +68,99 @@ fn firecracker_restore_linux_is_explained_and_leaves_nothing() {
     };
     is_explained_and_leaves_nothing("firecracker_restore_linux_is_explained_and_leaves_nothing", &machine);
 }
+
+/// Exits of the virtual machines of a process, as KVM counts them itself.
+fn exits_by_kvm(pid: i32) -> u64 {
+    let machines = fs::read_dir("/sys/kernel/debug/kvm").unwrap().flatten();
+    let own = machines.filter(|machine| machine.file_name().to_string_lossy().starts_with(&format!("{pid}-")));
+    own.map(|machine| fs::read_to_string(machine.path().join("exits")).unwrap().trim().parse::<u64>().unwrap()).sum()
+}
+
+/// Exits at addresses in these functions, of the rows of `guest_addresses` that are of a source.
+fn exits_in(addresses: &[Row], source: &str, functions: &[&str]) -> i128 {
+    let function = |row: &Row| row.text("symbol").split('+').next().unwrap_or_default().to_owned();
+    let rows = addresses.iter().filter(|row| row.text("source") == source);
+    rows.filter(|row| functions.contains(&function(row).as_str())).filter_map(|row| row.number("count")).sum()
+}
+
+#[test]
+fn qemu_linux_that_runs_already_is_explained_by_its_exits() {
+    const TEST: &str = "qemu_linux_that_runs_already_is_explained_by_its_exits";
+    const REQUESTS: u32 = 200;
+    const REST: Duration = Duration::from_secs(5);
+    if !can_run(TEST, "qemu-linux") {
+        return;
+    }
+    let Some(aggregate) = aggregate(TEST, Limits::default()) else { return };
+    let (machine, bench) = (kind("qemu-linux").unwrap(), Bench::new());
+    let symbols = machine.guest_symbols().expect("`cargo xtask images` writes them");
+    let symbols = GuestSymbols::read(&symbols).unwrap();
+    let mut instance = machine.prepare(&bench.specification("exits1", &workload_executable().unwrap())).unwrap();
+    instance.launch().unwrap();
+    await_ready(&bench.callback, "exits1", &mut *instance);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let found = runtime.block_on(Target::AllVms.find()).unwrap();
+    let [pid] = found.iter().flat_map(|found| found.processes.iter().copied()).collect::<Vec<_>>()[..] else {
+        panic!("{found:?} is not one machine")
+    };
+    let attached = Attached::to(found, aggregate).unwrap();
+    let before = exits_by_kvm(pid);
+    for _ in 0..REQUESTS {
+        assert!(get(&*instance).starts_with("HTTP/1.1 200"));
+    }
+    std::thread::sleep(REST);
+    let by_kvm = exits_by_kvm(pid) - before;
+    let window = attached.detach().unwrap().remove(0);
+    instance.stop().unwrap();
+    assert_eq!(bench.leftovers("exits1"), [""; 0]);
+
+    let out = tempfile::tempdir().unwrap();
+    let mut dataset = Dataset::create(out.path(), Ulid::generate(), &Manifest::new("attach", 0)).unwrap();
+    let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
+    window.learn(&mut names);
+    Window::declare(&mut dataset).unwrap();
+    window.append("1", None, &Translators { names: &names, guest: Some(&symbols) }, &mut dataset).unwrap();
+    dataset.flush().unwrap();
+    has_named_exits(out.path(), by_kvm);
+}
+
+/// All exits of the window are there, each with a reason, and where the guest was then.
+fn has_named_exits(out: &Path, by_kvm: u64) {
+    let exits: Vec<_> = rows(out, "exits").into_iter().filter(|row| row.text("source") == "kvm_exit").collect();
+    let addresses = rows(out, "guest_addresses");
+    for row in &exits {
+        println!(
+            "{} {} exits, {} ns",
+            row.text("reason"),
+            row.number("count").unwrap(),
+            row.number("time_ns").unwrap()
+        );
+    }
+    for row in &addresses {
+        let [source, reason, address, symbol] = ["source", "reason", "address", "symbol"].map(|name| row.text(name));
+        println!("{source} {reason} {address} {symbol}: {}", row.number("count").unwrap());
+    }
+    let counted: i128 = exits.iter().filter_map(|row| row.number("count")).sum();
+    let by_kvm = i128::from(by_kvm);
+    assert!((counted - by_kvm).abs() * 100 <= by_kvm, "{counted} exits are summed up, {by_kvm} counted by KVM");
+    // Those that have no name are numbers.
+    assert!(exits.iter().all(|row| row.text("reason").starts_with(|first: char| first.is_alphabetic())));
+    let halts: i128 =
+        exits.iter().filter(|row| row.text("reason") == "hlt").filter_map(|row| row.number("count")).sum();
+    assert!(
+        halts > 0 && exits_in(&addresses, "kvm_exit", IDLE_LOOP) >= halts,
+        "it halts in its idle loop, {halts} times"
+    );
+    assert!(exits_in(&addresses, "timer", TIMER) > 0, "it sets its timer");
+    let known = addresses.iter().filter(|row| !row.text("address").is_empty());
+    let named = known.clone().filter(|row| !row.text("symbol").is_empty());
+    let count = |rows: &mut dyn Iterator<Item = &Row>| rows.filter_map(|row| row.number("count")).sum::<i128>();
+    let (known, named) = (count(&mut known.clone()), count(&mut named.clone()));
+    // What runs in the guest's user mode has no names.
+    assert!(named * 100 >= known * 90, "{named} of {known} exits are at addresses with a name");
+}
+
+/// Where Linux halts when it has nothing to do, by version.
+const IDLE_LOOP: &[&str] = &["native_safe_halt", "pv_native_safe_halt", "default_idle", "acpi_safe_halt"];
+/// Where Linux sets its timer, by kind of timer.
+const TIMER: &[&str] = &["native_write_msr", "lapic_next_deadline", "lapic_next_event", "native_apic_mem_write"];

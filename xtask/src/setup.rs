@@ -259,14 +259,26 @@ fn compiler_version(shell: &Shell) -> Result<String> {
 /// # Errors
 /// When the packages can't be installed.
 pub fn python(shell: &Shell) -> Result<PathBuf> {
-    let environment = tools().join("python");
+    python_with(shell, "python", "analysis/requirements.lock", "readers of the results")
+}
+
+/// A Python that reads the names of a stock kernel's functions out of its image.
+///
+/// # Errors
+/// When the packages can't be installed.
+pub fn python_for_symbols(shell: &Shell) -> Result<PathBuf> {
+    python_with(shell, "symbols", "xtask/symbols.lock", "names of functions of stock kernels")
+}
+
+fn python_with(shell: &Shell, name: &str, lock: &str, why: &str) -> Result<PathBuf> {
+    let environment = tools().join(name);
     let program = environment.join("bin/python");
-    let (lock, stamp) = (root().join("analysis/requirements.lock"), environment.join("requirements.lock"));
+    let (lock, stamp) = (root().join(lock), environment.join("requirements.lock"));
     let wanted = shell.read_file(&lock)?;
     if shell.read_file(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(program);
     }
-    println!("installing Python packages into {} (readers of the results)", environment.display());
+    println!("installing Python packages into {} ({why})", environment.display());
     cmd!(shell, "python3 -m venv --clear {environment}").quiet().run()?;
     cmd!(shell, "{program} -m pip install --quiet --requirement {lock}").quiet().run()?;
     shell.write_file(&stamp, wanted)?;

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// Let it go on while its pages are looked at: those that change meanwhile may be counted wrongly.
     #[arg(long, requires = "pages")]
     no_pause: bool,
-    /// ELF file with the symbols of the guest's kernel, for the addresses at which vCPUs leave it.
+    /// Symbols of the guest's kernel, an ELF file or a table such as System.map, for the addresses at which vCPUs leave it.
     #[arg(long, value_name = "FILE")]
     guest_symbols: Option<PathBuf>,
     /// Print the summary for machines.

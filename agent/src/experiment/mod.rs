@@ -13,6 +13,7 @@ pub mod cold_start;
 pub mod conditions;
 mod cpu;
 mod explain;
+mod guests;
 pub mod idle;
 mod io_rows;
 pub mod kind;
@@ -36,6 +37,7 @@ mod window;
 
 pub use crate::statistics;
 pub use explain::{Explanation, explain};
+pub use guests::Guests;
 pub use observation::{Observation, Part, Recorded};
 pub use perform::perform;
 pub use plan::{Arms, Cell, plan};

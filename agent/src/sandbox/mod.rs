@@ -146,6 +146,11 @@ pub trait Sandbox: Send + Sync {
     /// When a binary that [`Sandbox::support`] found can't be read or does not answer.
     fn provenance(&self) -> Result<BTreeMap<String, String>>;
 
+    /// File that names the functions of what runs in its guests, if one is kept beside their images.
+    fn guest_symbols(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Makes an instance ready to be launched: nothing that can be done before the timed window may be left to it.
     ///
     /// # Errors
@@ -189,6 +194,10 @@ impl Sandbox for Named {
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {
         self.inner.provenance()
+    }
+
+    fn guest_symbols(&self) -> Option<PathBuf> {
+        self.inner.guest_symbols()
     }
 
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {

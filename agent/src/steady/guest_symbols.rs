@@ -1,4 +1,4 @@
-//! Names of a guest's functions, from the ELF file of its kernel.
+//! Names of a guest's functions, from the ELF file of its kernel or from Linux's own table of them.
 //!
 //! A Linux guest moves itself to a random place (KASLR). How far is told by where it halts: that address must be inside of one of
 //! the few functions that halt. Where that does not lead to exactly one distance, addresses stay without names rather than
@@ -34,7 +34,7 @@ pub struct GuestSymbols {
 #[derive(Debug)]
 struct Function {
     start: u64,
-    /// 0 where the file does not tell.
+    /// 0 where nothing tells.
     size: u64,
     name: String,
 }
@@ -49,10 +49,10 @@ pub enum Moved {
 }
 
 impl GuestSymbols {
-    /// Reads the functions of an ELF file.
+    /// Reads the functions of an ELF file, or of a table in the form of `System.map` and `/proc/kallsyms`.
     ///
     /// # Errors
-    /// When it can't be read, is no ELF file or names no functions.
+    /// When it can't be read, is neither of them or names no functions.
     pub fn read(path: &Path) -> Result<Self> {
         let content = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
         let symbols = Self::parse(&content).with_context(|| format!("{} has no symbols of use", path.display()))?;
@@ -60,20 +60,24 @@ impl GuestSymbols {
     }
 
     fn parse(content: &[u8]) -> Result<Self> {
-        let file =
-            object::File::parse(content).context("it is no ELF file (give the uncompressed kernel, `vmlinux`)")?;
-        // Assembly leaves the kind open.
-        let is_code = |kind| matches!(kind, SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label);
-        let mut functions: Vec<_> = file
-            .symbols()
-            .filter(|symbol| symbol.address() != 0 && is_code(symbol.kind()))
-            .filter_map(|symbol| {
-                let name = symbol.name().ok().filter(|name| !name.is_empty())?;
-                Some(Function { start: symbol.address(), size: symbol.size(), name: name.to_owned() })
-            })
-            .collect();
+        let mut functions = match std::str::from_utf8(content).ok().and_then(functions_of_table) {
+            Some(functions) => functions,
+            None => functions_of_elf(content)?,
+        };
         ensure!(!functions.is_empty(), "it names no functions: it is stripped");
         functions.sort_by_key(|function| function.start);
+        // Where the file does not tell how long one is, it ends where the next begins.
+        let mut next_start = None;
+        for number in (0..functions.len()).rev() {
+            let after = functions.get(number + 1).map(|after| after.start);
+            if after != Some(functions[number].start) {
+                next_start = after;
+            }
+            let Function { start, size, .. } = &mut functions[number];
+            if *size == 0 {
+                *size = next_start.map_or(0, |next| next - *start);
+            }
+        }
         Ok(Self { functions })
     }
 
@@ -108,10 +112,38 @@ impl GuestSymbols {
         let after = self.functions.partition_point(|function| function.start <= linked);
         let function = self.functions.get(after.checked_sub(1)?)?;
         let offset = linked - function.start;
-        // Without a size it ends where the next begins; behind the last there is nothing to tell.
-        let inside = if function.size > 0 { offset <= function.size } else { after < self.functions.len() };
+        // Of the last one nobody may know where it ends.
+        let inside = function.size > 0 && offset <= function.size;
         inside.then(|| if offset == 0 { function.name.clone() } else { format!("{}+{offset:#x}", function.name) })
     }
+}
+
+fn functions_of_elf(content: &[u8]) -> Result<Vec<Function>> {
+    let file = object::File::parse(content)
+        .context("it is neither an ELF file (the uncompressed kernel, `vmlinux`) nor a table such as System.map")?;
+    // Assembly leaves the kind open.
+    let is_code = |kind| matches!(kind, SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label);
+    let functions =
+        file.symbols().filter(|symbol| symbol.address() != 0 && is_code(symbol.kind())).filter_map(|symbol| {
+            let name = symbol.name().ok().filter(|name| !name.is_empty())?;
+            Some(Function { start: symbol.address(), size: symbol.size(), name: name.to_owned() })
+        });
+    Ok(functions.collect())
+}
+
+/// Lines such as `ffffffff81000000 T function`, with `[module]` behind it in a table of a running kernel; `None` when one is
+/// anything else. Without privilege a running kernel shows all addresses as 0, which are left out.
+fn functions_of_table(text: &str) -> Option<Vec<Function>> {
+    let mut functions = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let start = u64::from_str_radix(words.next()?, 16).ok()?;
+        let (kind, name) = (words.next().filter(|kind| kind.len() == 1)?, words.next()?);
+        if start != 0 && "tTwW".contains(kind) {
+            functions.push(Function { start, size: 0, name: name.to_owned() });
+        }
+    }
+    Some(functions)
 }
 
 #[cfg(test)]
@@ -162,6 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_linux_names_its_functions_and_no_data() {
+        let table = "0000000000000000 A fixed_percpu_data\n\
+                     0000000000000100 T default_idle\n\
+                     0000000000000100 t alias_of_it\n\
+                     0000000000000120 t native_write_msr\n\
+                     0000000000000128 D jiffies\n\
+                     0000000000000140 W weak\n\
+                     ffffffffc0000000 t probe\t[virtio_net]\n";
+        let symbols = GuestSymbols::parse(table.as_bytes()).unwrap();
+        let moved = symbols.moved(&[0x108 + 3 * STEP].into());
+        assert_eq!(moved, Moved::By(3 * STEP));
+        assert_eq!(symbols.name(0x12c + 3 * STEP, moved).as_deref(), Some("native_write_msr+0xc"));
+        // Only where the last one begins is known.
+        assert_eq!(symbols.name(0xffff_ffff_c000_0010, Moved::By(0)), None);
+    }
+
+    #[test]
     fn where_it_is_not_known_there_are_no_names() {
         let symbols = GuestSymbols::parse(&elf(&[("default_idle", 0x100, 0x20)])).unwrap();
         for halts in [BTreeSet::new(), [0x1800].into()] {
@@ -175,5 +224,8 @@ mod tests {
     fn what_is_no_use_is_refused() {
         assert!(GuestSymbols::parse(b"MZ").unwrap_err().to_string().contains("vmlinux"));
         assert!(GuestSymbols::parse(&elf(&[])).unwrap_err().to_string().contains("stripped"));
+        // A table that a process without privilege has read.
+        assert!(GuestSymbols::parse(b"0000000000000000 T default_idle\n").is_err());
+        assert!(GuestSymbols::parse(b"not a table\n").unwrap_err().to_string().contains("System.map"));
     }
 }

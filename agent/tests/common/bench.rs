@@ -76,6 +76,7 @@ pub fn virtual_machine<V: Vmm>(vmm: V, name: &str, workload: &str) -> Vm<V> {
     machine.floor = Some(env!("CARGO_BIN_EXE_sandscope-kvm-floor").into());
     machine.kernel = there(folder.join("kernel"));
     machine.initrd = there(folder.join(workload).join("initrd"));
+    machine.symbols = there(folder.join("symbols"));
     machine
 }
 

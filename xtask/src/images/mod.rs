@@ -9,7 +9,7 @@ use crate::{
     cpio::Archive,
     kernel::{Files, Kernel, name_of},
     root::{root, target},
-    workloads,
+    setup, workloads,
 };
 use anyhow::{Context, Error, Result, bail, ensure};
 use serde::Deserialize;
@@ -69,7 +69,9 @@ fn build(shell: &Shell, kernel: &Kernel, refresh: bool) -> Result<()> {
     let folder = folder().join("linux");
     let modules: Vec<_> = MODULES.iter().map(|(name, _)| (*name, "")).collect();
     let files = kernel.files(shell, refresh, &modules)?;
-    build_kernel(&files.image, &folder.join("kernel"))?;
+    let kernel = folder.join("kernel");
+    build_kernel(&files.image, &kernel)?;
+    build_symbols(shell, &kernel, &folder.join("symbols"))?;
     let init = build_init(shell)?;
     let mut built = 0;
     for name in workloads::NAMES {
@@ -94,6 +96,22 @@ fn build_kernel(image: &Path, at: &Path) -> Result<()> {
     build_unless_known(at, key, |partial| {
         let kernel = vmlinux::extract(&content).with_context(|| image.display().to_string())?;
         fs::write(partial, kernel).with_context(|| format!("can't write {}", partial.display()))
+    })
+}
+
+/// Writes the names of the kernel's functions, for addresses at which guests exit, as `/proc/kallsyms` has them: a stock kernel has
+/// no ELF symbols, but that table is in it.
+fn build_symbols(shell: &Shell, kernel: &Path, at: &Path) -> Result<()> {
+    let program = setup::python_for_symbols(shell)?;
+    let finder = program.with_file_name("kallsyms-finder");
+    let mut key = Key::default();
+    let content = fs::read(kernel).with_context(|| format!("can't read {}", kernel.display()))?;
+    key.add("kernel", &content);
+    key.add("finder", shell.read_file(root().join("xtask/symbols.lock"))?.as_bytes());
+    build_unless_known(at, key, |partial| {
+        let table = cmd!(shell, "{program} {finder} {kernel}").quiet().ignore_stderr().read();
+        let table = table.with_context(|| format!("no names of functions were found in {}", kernel.display()))?;
+        fs::write(partial, table).with_context(|| format!("can't write {}", partial.display()))
     })
 }
 

@@ -4,7 +4,7 @@
 use crate::{images, root_file_system::RootFileSystem, setup, workloads};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use xshell::Shell;
+use xshell::{Shell, cmd};
 
 /// Serial number of the disk.
 pub const DISK: &str = "machines";
@@ -20,6 +20,12 @@ const FIRECRACKER: &str = "firecracker";
 const QEMU_DATA: &str = "/usr/share/qemu";
 /// Debian's package has its software emulation as a module.
 const QEMU_EMULATION: &str = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
+/// Guests whose images a person makes (docs/sandboxes.md); the lab has those that are there.
+const BY_HAND: [&str; 4] = ["nanos", "osv", "unikraft", "hermit"];
+/// What images there can be of one.
+const FILES: [&str; 4] = ["kernel", "symbols", "initrd", "drive"];
+/// Room on the disk for the rest.
+const MIB: u64 = 384;
 /// Where the agent finds it, wherever it is on this machine.
 const LOCAL_PROGRAMS: &str = "usr/local/bin";
 
@@ -29,6 +35,8 @@ pub struct Machines {
     pub content: PathBuf,
     /// Whether Firecracker is among it.
     pub has_firecracker: bool,
+    /// Size of the disk that it needs.
+    pub mib: u64,
 }
 
 impl Machines {
@@ -77,10 +85,20 @@ pub fn gather(shell: &Shell, folder: &Path) -> Result<Machines> {
         shell.copy_file(&program, place.join(FIRECRACKER))?;
     }
     let (from, to) = (images.join("linux"), content.join("images/linux"));
-    for file in ["kernel", "rust/initrd"] {
+    for file in ["kernel", "symbols", "rust/initrd"] {
         let place = to.join(file);
         shell.create_dir(place.parent().unwrap_or(&to))?;
         shell.copy_file(from.join(file), &place)?;
     }
-    Ok(Machines { content, has_firecracker: firecracker.is_some() })
+    let mut mib = MIB;
+    for file in BY_HAND.iter().flat_map(|guest| FILES.map(|file| Path::new(guest).join(file))) {
+        let (from, to) = (images.join(&file), content.join("images").join(&file));
+        if from.is_file() {
+            shell.create_dir(to.parent().unwrap_or(&to))?;
+            // A disk is mostly holes.
+            cmd!(shell, "cp --sparse=always {from} {to}").quiet().run()?;
+            mib += from.metadata()?.len() >> 20;
+        }
+    }
+    Ok(Machines { content, has_firecracker: firecracker.is_some(), mib })
 }

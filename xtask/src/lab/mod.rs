@@ -236,7 +236,7 @@ fn filesystems(machines: Option<&Machines>) -> Vec<Filesystem> {
     let packed = machines.map(|machines| Filesystem {
         serial: machines::DISK,
         at: machines::AT.to_owned(),
-        mib: 384,
+        mib: machines.mib,
         content: Some(machines.content.clone()),
     });
     scratch.into_iter().chain(packed).collect()

@@ -3,7 +3,10 @@
 use super::{Bar, Common, Setting, condition, end, seconds};
 use crate::{
     cli::BadRequest,
-    experiment::idle::{Idle, Watching},
+    experiment::{
+        Guests,
+        idle::{Idle, Watching},
+    },
     probe::{Aggregate, Limits},
     report::window::IdleReport,
     steady::GuestSymbols,
@@ -25,7 +28,8 @@ pub(crate) struct IdleArguments {
     /// Seconds from the first response to the window.
     #[arg(long, default_value_t = 5.0, value_parser = seconds, allow_negative_numbers = true)]
     settle: f64,
-    /// ELF file with the symbols of the guests' kernel, for the addresses at which vCPUs leave it.
+    /// Symbols of the guests' kernel, an ELF file or a table such as System.map, for the addresses at which vCPUs leave it;
+    /// without it those that are kept beside the guests' images.
     #[arg(long, value_name = "FILE")]
     guest_symbols: Option<PathBuf>,
 }
@@ -34,8 +38,8 @@ pub(crate) struct IdleArguments {
 pub(super) async fn execute(arguments: &IdleArguments) -> Result<ExitCode> {
     let IdleArguments { common, instances, window, settle, guest_symbols } = arguments;
     common.check()?;
-    let guest = guest_symbols.as_deref().map(GuestSymbols::read).transpose();
-    let guest = guest.map_err(|error| BadRequest(format!("{error:#}")))?;
+    let bad = |error: anyhow::Error| BadRequest(format!("{error:#}"));
+    let given = guest_symbols.as_deref().map(GuestSymbols::read).transpose().map_err(bad)?;
     let mut aggregate = Aggregate::load(Limits::default()).map_err(|error| {
         BadRequest(format!("{error}: nothing can be counted without; `sandscope doctor` says more"))
     })?;
@@ -44,6 +48,10 @@ pub(super) async fn execute(arguments: &IdleArguments) -> Result<ExitCode> {
     let Setting { sandboxes, workload, seed, mut manifest, dataset, run_directory, mut stage } =
         Setting::new("idle", common, (None, missing), conditions).await?;
     manifest.probes.available = true;
+    let guests = match given {
+        Some(given) => Guests::Given(given),
+        None => Guests::kept(&sandboxes).map_err(bad)?,
+    };
     let experiment = Idle {
         sandboxes,
         workload,
@@ -51,7 +59,7 @@ pub(super) async fn execute(arguments: &IdleArguments) -> Result<ExitCode> {
         watching: Watching { settle: Duration::from_secs_f64(*settle), window: Duration::from_secs_f64(*window) },
         instances: *instances,
         seed,
-        guest,
+        guests,
     };
     let mut bar = Bar::new(experiment.total());
     let outcome = experiment.run(&mut stage, &mut aggregate, &run_directory, dataset, &manifest, &mut bar).await;

@@ -8,9 +8,9 @@ use crate::{
         suite::{SuiteFile, parse_text},
     },
     experiment::{
-        Arms, Stage,
+        Arms, Guests, Stage,
         conditions::Conditions,
-        kind::{self, Method},
+        kind,
         suite::{Cell, FINGERPRINT, Plan, Resumed, Suite, Unfinished, unfinished},
     },
     probe::{self, Aggregate, Limits},
@@ -170,6 +170,8 @@ async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, outpu
         .iter()
         .flat_map(|cell| cell.variant.method.arms(arms).iter().map(|&probes| Cell { probes, ..cell.clone() }))
         .collect();
+    let watched = plan.cells.iter().filter(|cell| cell.is_watched()).map(|cell| &cell.sandbox);
+    let guests = Guests::kept(watched).map_err(|error| BadRequest(format!("{error:#}")))?;
     let fingerprint = plan.fingerprint(&conditions);
     let (run_id, seed, resumed) = match resume {
         None => (Ulid::generate(), output.seed.or(seed).unwrap_or_else(rand::random), Resumed::default()),
@@ -200,7 +202,7 @@ async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, outpu
         interrupted: interruption()?,
     };
     let mut bar = Bar::new(0);
-    let suite = Suite { plan, seed, resumed, aggregate };
+    let suite = Suite { plan, seed, resumed, aggregate, guests };
     let outcome = suite.run(&mut stage, &run_directory, dataset, &manifest, &mut bar).await;
     bar.bar.finish_and_clear();
     let summary = outcome?;
@@ -227,16 +229,15 @@ fn missing_of(aggregate: &Aggregate) -> impl Iterator<Item = (String, String)> {
 
 /// The probes that count, if a cell needs them; where this host can't have them, such cells are left out.
 fn load_aggregate(plan: &mut Plan, left_out: &mut BTreeMap<String, String>) -> Option<Aggregate> {
-    let watches = |cell: &Cell| matches!(cell.variant.method, Method::Watch(_));
     let names: BTreeSet<_> =
-        plan.cells.iter().filter(|cell| watches(cell)).map(|cell| cell.experiment.clone()).collect();
+        plan.cells.iter().filter(|cell| cell.is_watched()).map(|cell| cell.experiment.clone()).collect();
     if names.is_empty() {
         return None;
     }
     match Aggregate::load(Limits::default()) {
         Ok(aggregate) => Some(aggregate),
         Err(error) => {
-            plan.cells.retain(|cell| !watches(cell));
+            plan.cells.retain(|cell| !cell.is_watched());
             left_out.extend(names.into_iter().map(|name| (name, format!("{error}; `sandscope doctor` says more"))));
             None
         }

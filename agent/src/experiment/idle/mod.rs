@@ -8,6 +8,7 @@ mod watching;
 use super::{
     cold_start::Progress,
     explain::explain,
+    guests::Guests,
     observation::{Observation, Part},
     plan::{Arms, Cell, plan},
     stage::{Place, Stage, Subject},
@@ -20,7 +21,7 @@ use crate::{
     probe::{Aggregate, ExitReasons},
     record::{Dataset, Manifest, Outcome, tables},
     sandbox::{Sandbox, run_dir::RunDirectory},
-    steady::{GuestSymbols, Translators, Window, WindowSummary, summarise},
+    steady::{Translators, Window, WindowSummary, summarise},
     workload::Workload,
 };
 use anyhow::{Context, Result};
@@ -44,8 +45,8 @@ pub struct Idle {
     pub instances: u32,
     /// Decides the order.
     pub seed: u64,
-    /// Functions of the guests, if they are known.
-    pub guest: Option<GuestSymbols>,
+    /// Functions of the guests.
+    pub guests: Guests,
 }
 
 /// A run in a few lines.
@@ -167,8 +168,9 @@ impl Idle {
         let explanation = explain(observation, names);
         let window = match (window, &observation.outcome) {
             (Some(window), Ok(_)) => {
-                self.watching.append(&window, observation, names, self.guest.as_ref(), dataset)?;
-                Ok(summarise(&window, &Translators { names, guest: self.guest.as_ref() }))
+                let guest = self.guests.of_sandbox(&observation.sandbox);
+                self.watching.append(&window, observation, names, guest, dataset)?;
+                Ok(summarise(&window, &Translators { names, guest }))
             }
             (None, Ok(_)) => Err("it was not watched".to_owned()),
             (_, Err(error)) => Err(error.clone()),

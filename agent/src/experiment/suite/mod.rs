@@ -20,7 +20,10 @@ pub use gathered::Gathered;
 pub use resume::{FINGERPRINT, Resumed, Unfinished, unfinished};
 pub use run::{Suite, SuiteProgress};
 
-use super::{conditions::Conditions, kind::Variant};
+use super::{
+    conditions::Conditions,
+    kind::{Method, Variant},
+};
 use crate::{
     sandbox::{Sandbox, resources::CpuList},
     workload::Workload,
@@ -59,6 +62,11 @@ pub struct CellKey {
 }
 
 impl Cell {
+    /// Whether the probes that count watch its instances.
+    pub fn is_watched(&self) -> bool {
+        matches!(self.variant.method, Method::Watch(_))
+    }
+
     /// What tells it from all others of a run.
     pub fn key(&self) -> CellKey {
         CellKey {

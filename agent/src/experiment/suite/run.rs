@@ -10,6 +10,7 @@ use crate::{
     correlate::Names,
     experiment::{
         explain::{declare, explain},
+        guests::Guests,
         kind::Method,
         memory,
         observation::Observation,
@@ -35,6 +36,8 @@ pub struct Suite {
     pub resumed: Resumed,
     /// The probes that count; cells that watch instances need them.
     pub aggregate: Option<Aggregate>,
+    /// Functions of the guests that are watched.
+    pub guests: Guests,
 }
 
 /// Told about the progress of a suite.
@@ -59,7 +62,7 @@ impl Suite {
         manifest: &Manifest,
         progress: &mut dyn SuiteProgress,
     ) -> Result<SuiteSummary> {
-        let Self { plan, seed, resumed, mut aggregate } = self;
+        let Self { plan, seed, resumed, mut aggregate, guests } = self;
         declare_all(&mut dataset, &plan)?;
         let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
         let Resumed { mut gathered, mut next_position, mut outcome } = resumed;
@@ -85,7 +88,7 @@ impl Suite {
                 next_position += cell.variant.instances;
                 progress.ended(&observations);
                 if let (Some((watching, window)), Some(of)) = (&window, observations.first()) {
-                    watching.append(window, of, &mut names, None, &mut dataset)?;
+                    watching.append(window, of, &mut names, guests.of_sandbox(&of.sandbox), &mut dataset)?;
                 }
                 for observation in &observations {
                     outcome.lost_events_count += observation.lost();
@@ -114,7 +117,7 @@ impl Suite {
 /// Every table of the plan's experiments exists, also when there is nothing to say in it.
 fn declare_all(dataset: &mut Dataset, plan: &Plan) -> Result<()> {
     declare(dataset)?;
-    if plan.cells.iter().any(|cell| matches!(cell.variant.method, Method::Watch(_))) {
+    if plan.cells.iter().any(Cell::is_watched) {
         Window::declare(dataset)?;
     }
     if plan.cells.iter().any(|cell| matches!(cell.variant.method, Method::Gather(_))) {

@@ -47,8 +47,8 @@ impl<V: Vmm> Vm<V> {
         for text in self.guest.last_words {
             console.expect(DIED, *text);
         }
-        if let Some(text) = &self.ready_line {
-            console.expect(LISTENS, text.as_str());
+        if let Some(text) = self.ready_line() {
+            console.expect(LISTENS, text);
         }
         for (marker, text) in expected {
             messages.expect(marker, text);

@@ -44,6 +44,8 @@ pub struct Images {
     pub initrd: Option<PathBuf>,
     /// Raw disk.
     pub drive: Option<PathBuf>,
+    /// What names the functions of the kernel; nothing boots from it.
+    pub symbols: Option<PathBuf>,
 }
 
 /// What belongs to a guest by its name, if it is not given: `IMAGES/GUEST/WORKLOAD/kernel`, or `IMAGES/GUEST/kernel`.
@@ -59,13 +61,20 @@ impl Images {
     /// When one is missing; names the places.
     pub fn or_kept(self, guest: &Guest, workload: Option<&str>, floor: Option<&Path>) -> Result<Self> {
         let kept = Kept { guest, workload };
+        // Those that are kept are of the kernel that is kept, which may be on the drive.
+        let symbols = if self.kernel.is_some() || self.drive.is_some() { Need::None } else { Need::Optional };
         let (kernel, floor) = match guest.kernel {
             Kernel::OfFloor if self.kernel.is_none() => (None, Some(kvm_floor::executable(floor)?)),
             Kernel::OfFloor => (self.kernel, None),
             Kernel::Image(need) => (kept.complete(self.kernel, need, "kernel")?, None),
         };
         let initrd = kept.complete(self.initrd, guest.initrd, "initrd")?;
-        Ok(Self { kernel, floor, initrd, drive: kept.complete(self.drive, guest.drive, "drive")? })
+        let drive = kept.complete(self.drive, guest.drive, "drive")?;
+        let symbols = match self.symbols {
+            None => kept.complete(None, symbols, "symbols")?,
+            given => given,
+        };
+        Ok(Self { kernel, floor, initrd, drive, symbols })
     }
 
     /// What there is, in words.

@@ -233,13 +233,17 @@ pub struct Vm<V> {
     pub initrd: Option<PathBuf>,
     /// Raw disk; without it the one that is kept for this guest.
     pub drive: Option<PathBuf>,
+    /// Names of the functions of the guest's kernel (an ELF file with symbols, or a table such as `System.map`); without it those
+    /// that are kept for this guest.
+    pub symbols: Option<PathBuf>,
     /// Words for the guest's kernel, in place of the guest's own; with `%ip`, `%gateway` and so on (see the guests).
     pub command_line: Option<String>,
     /// Memory, unless the run decides.
     pub memory: Option<Bytes>,
     /// Addresses that are built into the image.
     pub network: Option<Addresses>,
-    /// Text of a line of the console that says that the guest's program listens, for one that does not call back.
+    /// Text of a line of the console that says that the guest's program listens, for one that does not call back; without it the
+    /// guest's own.
     pub ready_line: Option<String>,
     /// Program of the floor; `None`: the one beside the running program.
     #[serde(skip)]
@@ -260,6 +264,7 @@ impl<V: Vmm> Vm<V> {
             kernel: None,
             initrd: None,
             drive: None,
+            symbols: None,
             command_line: None,
             memory: None,
             network: None,
@@ -269,8 +274,13 @@ impl<V: Vmm> Vm<V> {
     }
 
     fn images(&self, workload: Option<&str>) -> Result<Images> {
-        let (kernel, initrd, drive) = (self.kernel.clone(), self.initrd.clone(), self.drive.clone());
-        let given = Images { kernel, initrd, drive, floor: None };
+        let given = Images {
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            drive: self.drive.clone(),
+            symbols: self.symbols.clone(),
+            floor: None,
+        };
         given.or_kept(self.guest, workload, self.floor.as_deref())
     }
 
@@ -295,13 +305,20 @@ impl<V: Vmm> Vm<V> {
         Ok(bytes)
     }
 
+    fn ready_line(&self) -> Option<&str> {
+        match self.guest.ready {
+            Ready::Says(text) => Some(self.ready_line.as_deref().unwrap_or(text)),
+            _ => self.ready_line.as_deref(),
+        }
+    }
+
     /// How the guest tells that it is ready, and the milestones of its console that matter for that.
     fn readiness(&self, specification: &Specification, network: Option<&Network>) -> Result<Readiness> {
         let address = |network: &Network| SocketAddr::from((network.sandbox_address(), specification.workload.port));
-        match (self.guest.ready, network, &self.ready_line) {
+        match (self.guest.ready, network, self.ready_line()) {
             (Ready::Done(done), ..) => Ok(Readiness::Console { done }),
-            (Ready::Workload, Some(network), None) => Ok(specification.readiness(network)),
-            (Ready::Workload, Some(network), Some(_)) => {
+            (_, Some(network), None) => Ok(specification.readiness(network)),
+            (_, Some(network), Some(_)) => {
                 ensure!(
                     specification.resources.console,
                     "the guest `{}` is ready when a line of its console says so: it can't be without a console",
@@ -309,7 +326,7 @@ impl<V: Vmm> Vm<V> {
                 );
                 Ok(Readiness::Line { line: LISTENS, address: address(network) })
             }
-            (Ready::Workload, None, _) => bail!("the guest `{}` has no network to be asked by", self.guest.name),
+            (_, None, _) => bail!("the guest `{}` has no network to be asked by", self.guest.name),
         }
     }
 
@@ -408,7 +425,7 @@ impl<V: Vmm> Sandbox for Vm<V> {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { server: self.guest.ready == Ready::Workload, host_file: false }
+        Abilities { server: !matches!(self.guest.ready, Ready::Done(_)), host_file: false }
     }
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {
@@ -428,6 +445,11 @@ impl<V: Vmm> Sandbox for Vm<V> {
         let pattern = self.command_line.as_deref().or(self.guest.command_line);
         provenance.extend(pattern.map(|pattern| (format!("{name}.command-line"), pattern.to_owned())));
         Ok(provenance)
+    }
+
+    fn guest_symbols(&self) -> Option<PathBuf> {
+        // What is wrong with the images is said before a run begins.
+        self.images(None).ok()?.symbols
     }
 
     fn prepare(&self, specification: &Specification) -> Result<Box<dyn Instance>> {

@@ -93,6 +93,8 @@ pub enum Need {
 pub enum Ready {
     /// The workload in it calls back when it listens.
     Workload,
+    /// Its image can't know whom to call back: a line of its console with this text says that the workload in it listens.
+    Says(&'static str),
     /// Its first byte on the console is its response; the recording goes on until this milestone.
     Done(&'static str),
 }

@@ -1,6 +1,6 @@
 //! Nanos: one Linux program on a unikernel. Its image is a disk with a boot loader, the kernel, the program and a manifest; the
-//! manifest alone decides addresses and arguments, so they are the same for all instances. Built with the project's own tools:
-//! `docs/sandboxes.md`.
+//! manifest alone decides addresses and arguments, so they are the same for all instances, and it can't know whom to call back.
+//! Built with the project's own tools: `docs/sandboxes.md`.
 
 use super::{
     super::{
@@ -31,7 +31,7 @@ pub const NANOS: Guest = Guest {
         sandbox: Ipv4Addr::new(10, 214, 0, 2),
         prefix_length: 30,
     }),
-    ready: Ready::Workload,
+    ready: Ready::Says("listening on"),
     milestones: &[("guest_main", "en1: assigned")],
     last_words: &["assertion", "*** fatal", "frame trace:"],
     is_kernel: true,
