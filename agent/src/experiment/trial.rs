@@ -44,6 +44,8 @@ use tokio_util::task::AbortOnDropHandle;
 /// How often an instance that is awaited is asked whether it has failed. Readiness itself is an event; this only bounds how
 /// long a failure goes unnoticed.
 const FAILURE_INTERVAL: Duration = Duration::from_millis(50);
+/// So many of these intervals may lie between the end of a console and the end of the process that wrote to it.
+const END_INTERVALS: u32 = 20;
 /// What the client asks for first.
 const FIRST_REQUEST: &str = "/hello";
 /// The outcome of one that nothing has gone wrong with so far.
@@ -408,19 +410,16 @@ impl Trial {
             }
             (Readiness::Line { line, address }, _) => {
                 let line = self.prepared()?.console().milestone(line);
-                self.unless_it_fails(stage, deadline, line)
-                    .await?
-                    .context("its console ended before it said that it listens")?;
+                self.on_console(stage, deadline, line, "its console ended before it said that it listens").await?;
                 self.ask(stage, address, launch_ns, deadline).await?
             }
             (Readiness::Launched { address }, _) => self.ask(stage, address, launch_ns, deadline).await?,
             (Readiness::Console { done }, _) => {
                 let console = self.prepared()?.console();
                 let (first_byte, done) = (console.first_byte(), console.milestone(done));
-                let at_ns = self.unless_it_fails(stage, deadline, first_byte).await?;
-                let done = self.unless_it_fails(stage, deadline, done).await?;
-                done.context("it ended before it had done what it was told")?;
-                at_ns.context("it ended without a byte on its console")?
+                let at_ns = self.on_console(stage, deadline, first_byte, "it ended without a byte on its console").await?;
+                self.on_console(stage, deadline, done, "it ended before it had done what it was told").await?;
+                at_ns
             }
             (Readiness::Callback { .. } | Readiness::CallbackFrom { .. }, None) => {
                 bail!("nobody listens for its callback")
@@ -477,6 +476,28 @@ impl Trial {
                 bail!("not ready within {timeout:?} (--timeout); the last lines of its console: {said}");
             }
         }
+    }
+
+    /// When something came on the console. If it can't come any more, that fails with what the sandbox says about its end, or else
+    /// with these words.
+    async fn on_console(
+        &mut self,
+        stage: &Stage,
+        deadline: Instant,
+        event: impl Future<Output = Option<u64>>,
+        otherwise: &'static str,
+    ) -> Result<u64> {
+        if let Some(at_ns) = self.unless_it_fails(stage, deadline, event).await? {
+            return Ok(at_ns);
+        }
+        // A console ends a moment before the process that writes to it.
+        for _ in 0..END_INTERVALS {
+            if let Some(failure) = self.prepared()?.failure() {
+                bail!("{failure}");
+            }
+            tokio::time::sleep(FAILURE_INTERVAL).await;
+        }
+        bail!(otherwise)
     }
 
     fn marker(&mut self, name: &'static str, source: &'static str, at_ns: u64, detail: Option<String>) {

@@ -16,8 +16,8 @@ pub struct Equipment {
     /// What the guest will print.
     pub console: Console,
     pub watched: Watched,
-    /// Files that its start reads besides the program, if not the images.
-    pub files: Option<Vec<PathBuf>>,
+    /// Files that its start reads besides the program.
+    pub files: Vec<PathBuf>,
     pub conditions: BTreeMap<String, String>,
 }
 

@@ -178,8 +178,8 @@ pub struct Start {
     pub messages: Vec<(&'static str, &'static str)>,
     /// Which of the VMM's own messages say why it ended.
     pub shown: Shown,
-    /// Files that its start reads besides the program; `None`: the images.
-    pub files: Option<Vec<PathBuf>>,
+    /// Files that its start reads besides the program.
+    pub files: Vec<PathBuf>,
 }
 
 /// Which of a VMM's own messages say why it ended.
@@ -370,8 +370,7 @@ impl<V: Vmm> Vm<V> {
         conditions.insert("vcpus".into(), machine.vcpus.to_string());
         conditions.insert("files".into(), files_condition(&machine, specification.resources.files).into());
         conditions.extend(machine.command_line.map(|line| ("command-line".to_owned(), line)));
-        let images = || [images.kernel, images.initrd, images.drive].into_iter().flatten().collect();
-        let files = [vec![executable], files.unwrap_or_else(images)].concat();
+        let files = [vec![executable], files].concat();
         let plan = Plan { program: (program, console), files, readiness, roles: self.vmm.roles(), network, conditions };
         Ok((plan, watched))
     }

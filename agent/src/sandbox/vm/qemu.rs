@@ -121,6 +121,17 @@ pub struct Board {
     pub arguments: &'static [&'static str],
     /// Where its devices are.
     pub bus: Bus,
+    /// What it boots from.
+    pub boot: Boot,
+}
+
+/// What a machine boots from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// The kernel that it is given.
+    Kernel,
+    /// The boot sector of its drive, also when the guest has a kernel for other machines beside it.
+    Drive,
 }
 
 impl Qemu {
@@ -224,14 +235,17 @@ impl Vmm for Qemu {
         arguments.pair("-serial", if machine.console { "stdio" } else { "none" });
         arguments.pair("-chardev", format!("socket,id=qmp,fd={}", theirs.as_raw_fd()));
         arguments.pair("-mon", "chardev=qmp,mode=control");
-        let images = [("-kernel", &machine.kernel), ("-initrd", &machine.initrd)];
-        for (option, image) in images {
-            if let Some(image) = image {
-                arguments.pair(option, image);
+        let mut files: Vec<_> = machine.drive.iter().map(|drive| drive.file.clone()).collect();
+        if board.boot == Boot::Kernel {
+            for (option, image) in [("-kernel", &machine.kernel), ("-initrd", &machine.initrd)] {
+                if let Some(image) = image {
+                    arguments.pair(option, image);
+                    files.push(image.clone());
+                }
             }
-        }
-        if let Some(line) = machine.command_line.as_ref().filter(|_| machine.kernel.is_some()) {
-            arguments.pair("-append", line);
+            if let Some(line) = machine.command_line.as_ref().filter(|_| machine.kernel.is_some()) {
+                arguments.pair("-append", line);
+            }
         }
         if let Some(nic) = &machine.nic {
             arguments.nic(nic, board.bus);
@@ -256,7 +270,7 @@ impl Vmm for Qemu {
             conditions: conditions.map(|(name, value)| (name.to_owned(), value)).collect(),
             messages: Vec::new(),
             shown: Shown::First,
-            files: None,
+            files,
         })
     }
 }

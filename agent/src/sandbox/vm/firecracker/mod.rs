@@ -114,7 +114,7 @@ impl Firecracker {
         }
     }
 
-    /// What both starts have in common, with what one of them has besides.
+    /// What both starts have in common, with what one of them has besides; which files they read is for them to say.
     fn execute(&self, machine: &Machine, arguments: Vec<OsString>, control: Option<Api>) -> Result<Start> {
         let common = ["--id", &machine.label, "--log-path", "/proc/self/fd/2", "--level", "Info", "--show-level"];
         let further = common.into_iter().map(OsString::from).chain(self.arguments.iter().map(OsString::from));
@@ -132,7 +132,7 @@ impl Firecracker {
             conditions: conditions.map(|(name, value)| (name.to_owned(), value)).collect(),
             messages: vec![BOOTED],
             shown: Shown::Last(":ERROR]"),
-            files: None,
+            files: Vec::new(),
         })
     }
 }
@@ -201,7 +201,9 @@ impl Vmm for Firecracker {
                 Some(Api::of(directory.join(SOCKET))?)
             }
         };
-        self.execute(machine, arguments, control)
+        let drive = machine.drive.as_ref().map(|drive| &drive.file);
+        let files = [machine.kernel.as_ref(), machine.initrd.as_ref(), drive].into_iter().flatten().cloned().collect();
+        Ok(Start { files, ..self.execute(machine, arguments, control)? })
     }
 
     fn restore(&self, machine: &Machine) -> Result<Start> {
@@ -216,9 +218,7 @@ impl Vmm for Firecracker {
             "mem_backend": { "backend_type": "File", "backend_path": memory },
             "resume_vm": true,
         }));
-        let mut start = self.execute(machine, arguments, Some(control))?;
-        start.files = Some(vec![state, memory]);
-        Ok(start)
+        Ok(Start { files: vec![state, memory], ..self.execute(machine, arguments, Some(control))? })
     }
 }
 

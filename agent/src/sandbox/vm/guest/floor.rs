@@ -3,7 +3,7 @@
 use super::{
     super::{
         firecracker,
-        qemu::{Board, Bus, Model},
+        qemu::{Board, Boot, Bus, Model},
     },
     Guest, Kernel, Need, Ready,
 };
@@ -36,6 +36,7 @@ pub const FLOOR: Guest = Guest {
         options: "x-option-roms=off,isa-serial=on,pit=off,pic=off,rtc=off",
         arguments: &[],
         bus: Bus::Mmio,
+        boot: Boot::Kernel,
     }],
     firecracker: firecracker::Board { takes_kept: true, words: "", silence: "", boot_timer: None },
 };

@@ -4,7 +4,7 @@
 use super::{
     super::{
         firecracker,
-        qemu::{Board, Bus, Model},
+        qemu::{Board, Boot, Bus, Model},
     },
     Guest, Kernel, Need, Ready,
 };
@@ -28,6 +28,6 @@ pub const HERMIT: Guest = Guest {
     milestones: &[("guest_main", "Jumping into application")],
     last_words: &["[PANIC]", "panicked at"],
     is_kernel: true,
-    qemu: &[Board { model: Model::Q35, options: "", arguments: &[], bus: Bus::Pci }],
+    qemu: &[Board { model: Model::Q35, options: "", arguments: &[], bus: Bus::Pci, boot: Boot::Kernel }],
     firecracker: firecracker::Board { takes_kept: false, words: "", silence: "", boot_timer: None },
 };

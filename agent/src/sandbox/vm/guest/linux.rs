@@ -4,7 +4,7 @@
 use super::{
     super::{
         firecracker,
-        qemu::{Board, Bus, Model},
+        qemu::{Board, Boot, Bus, Model},
     },
     Guest, Kernel, Need, Ready,
 };
@@ -41,9 +41,10 @@ pub const LINUX: Guest = Guest {
             options: "x-option-roms=off,isa-serial=on,rtc=on",
             arguments: &["-global", "virtio-mmio.force-legacy=false"],
             bus: Bus::Mmio,
+            boot: Boot::Kernel,
         },
-        Board { model: Model::Q35, options: "", arguments: &[], bus: Bus::Pci },
-        Board { model: Model::Pc, options: "", arguments: &[], bus: Bus::Pci },
+        Board { model: Model::Q35, options: "", arguments: &[], bus: Bus::Pci, boot: Boot::Kernel },
+        Board { model: Model::Pc, options: "", arguments: &[], bus: Bus::Pci, boot: Boot::Kernel },
     ],
     firecracker: firecracker::Board {
         takes_kept: true,

@@ -6,7 +6,7 @@ use super::{
     super::{
         super::network::Addresses,
         firecracker,
-        qemu::{Board, Bus, Model},
+        qemu::{Board, Boot, Bus, Model},
     },
     Guest, Kernel, Need, Ready,
 };
@@ -36,14 +36,13 @@ pub const NANOS: Guest = Guest {
     last_words: &["assertion", "*** fatal", "frame trace:"],
     is_kernel: true,
     qemu: &[
-        // Boots from the disk.
-        Board { model: Model::Q35, options: "", arguments: &[], bus: Bus::Pci },
-        // Needs the kernel beside the disk.
+        Board { model: Model::Q35, options: "", arguments: &[], bus: Bus::Pci, boot: Boot::Drive },
         Board {
             model: Model::Microvm,
             options: "x-option-roms=off,isa-serial=on,rtc=on,ioapic2=off",
             arguments: &["-global", "virtio-mmio.force-legacy=false"],
             bus: Bus::Mmio,
+            boot: Boot::Kernel,
         },
     ],
     firecracker: firecracker::Board { takes_kept: true, words: "", silence: "", boot_timer: None },

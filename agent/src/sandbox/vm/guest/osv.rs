@@ -4,7 +4,7 @@
 use super::{
     super::{
         firecracker,
-        qemu::{Board, Bus, Model},
+        qemu::{Board, Boot, Bus, Model},
     },
     Guest, Kernel, Need, Ready,
 };
@@ -29,8 +29,8 @@ pub const OSV: Guest = Guest {
     last_words: &["Assertion failed", "Aborted", "[backtrace]", "page fault outside application"],
     is_kernel: true,
     qemu: &[
-        Board { model: Model::Pc, options: "", arguments: &[], bus: Bus::Pci },
-        Board { model: Model::Q35, options: "sata=off", arguments: &[], bus: Bus::Pci },
+        Board { model: Model::Pc, options: "", arguments: &[], bus: Bus::Pci, boot: Boot::Kernel },
+        Board { model: Model::Q35, options: "sata=off", arguments: &[], bus: Bus::Pci, boot: Boot::Kernel },
     ],
     firecracker: firecracker::Board { takes_kept: true, words: "--nopci", silence: "", boot_timer: None },
 };

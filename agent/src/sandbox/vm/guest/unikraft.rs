@@ -4,7 +4,7 @@
 use super::{
     super::{
         firecracker,
-        qemu::{Board, Bus, Model},
+        qemu::{Board, Boot, Bus, Model},
     },
     Guest, Kernel, Need, Ready,
 };
@@ -29,6 +29,6 @@ pub const UNIKRAFT: Guest = Guest {
     last_words: &["CRIT:", "Unikraft crash", "main returned"],
     is_kernel: true,
     // It is loaded by multiboot, for which the machine needs its firmware.
-    qemu: &[Board { model: Model::Pc, options: "", arguments: &[], bus: Bus::Pci }],
+    qemu: &[Board { model: Model::Pc, options: "", arguments: &[], bus: Bus::Pci, boot: Boot::Kernel }],
     firecracker: firecracker::Board { takes_kept: false, words: "", silence: "", boot_timer: None },
 };
