@@ -417,7 +417,8 @@ impl Trial {
             (Readiness::Console { done }, _) => {
                 let console = self.prepared()?.console();
                 let (first_byte, done) = (console.first_byte(), console.milestone(done));
-                let at_ns = self.on_console(stage, deadline, first_byte, "it ended without a byte on its console").await?;
+                let at_ns =
+                    self.on_console(stage, deadline, first_byte, "it ended without a byte on its console").await?;
                 self.on_console(stage, deadline, done, "it ended before it had done what it was told").await?;
                 at_ns
             }

@@ -3,9 +3,9 @@
 use super::median;
 use anyhow::{Context, Result, ensure};
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 /// Pages of the process that is looked at, nearly all of them unique: 256 MiB.
@@ -14,13 +14,44 @@ const PAGES: u32 = 65_536;
 const SHOWN_BYTES: f64 = (8_u64 << 30) as f64;
 
 /// A process with memory of its own. Killed when it is dropped.
-struct Subject(Child);
+struct Subject {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Subject {
+    fn start(program: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["pages", "anonymous", "1000", "1000", "1000", &(PAGES - 3000).to_string()]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.with_context(|| format!("can't start {}", program.display()))?;
+        let (orders, answers) = child.stdin.take().zip(child.stdout.take()).context("both ends were piped")?;
+        let mut subject = Self { child, orders, answers: BufReader::new(answers) };
+        let ready = subject.answer()?;
+        ensure!(ready == "ready", "{} said {ready:?}, not that it is ready", program.display());
+        Ok(subject)
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// Bytes per second that it copies and hashes of its own pages.
+    fn limit(&mut self) -> Result<f64> {
+        writeln!(self.orders, "limit")?;
+        let answer = self.answer()?;
+        answer.parse().with_context(|| format!("{answer:?} is no speed"))
+    }
+}
 
 impl Drop for Subject {
     fn drop(&mut self) {
         // Both fail for one that has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -38,12 +69,12 @@ struct Round {
 /// When the process can't be started or looked at.
 pub(super) fn section(programs: &Path, rounds: u32) -> Result<String> {
     let program = programs.join("sandscope-test-subject");
-    let subject = subject(&program)?;
-    let rounds = (0..rounds).map(|_| look(&program, &subject)).collect::<Result<Vec<Round>>>()?;
+    let mut subject = Subject::start(&program)?;
+    let rounds = (0..rounds).map(|_| look(&program, &mut subject)).collect::<Result<Vec<Round>>>()?;
     let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
     Ok(format!(
-        "## Looking at pages\n\nOf a process with {PAGES} pages of 4 KiB: copied and hashed at {:.1} GB/s, {:.0} % of what one core \
-         copies and hashes within one process ({:.1} GB/s, measured before each round; medians). What is known of \
+        "## Looking at pages\n\nOf a process with {PAGES} pages of 4 KiB: copied and hashed at {:.1} GB/s, {:.0} % of what that \
+         process itself copies and hashes of the same pages on one core ({:.1} GB/s, measured before each round; medians). What is known of \
          the pages of 8 GiB takes {:.0} MB; the analysis of this process, with all that it does besides, took {:.0} MB.\n",
         of(|round| round.speed) / 1e9,
         of(|round| round.speed / round.limit) * 100.0,
@@ -53,24 +84,13 @@ pub(super) fn section(programs: &Path, rounds: u32) -> Result<String> {
     ))
 }
 
-fn subject(program: &Path) -> Result<Subject> {
-    let mut command = Command::new(program);
-    command.args(["pages", "anonymous", "1000", "1000", "1000", &(PAGES - 3000).to_string()]);
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let mut subject = Subject(child.with_context(|| format!("can't start {}", program.display()))?);
-    let mut line = String::new();
-    let output = subject.0.stdout.take().context("the output was piped")?;
-    BufReader::new(output).read_line(&mut line)?;
-    ensure!(line.trim() == "ready", "{} said {line:?}, not that it is ready", program.display());
-    Ok(subject)
-}
-
-fn look(program: &Path, subject: &Subject) -> Result<Round> {
-    let output = Command::new(program).args(["scan", &subject.0.id().to_string()]).output()?;
+fn look(program: &Path, subject: &mut Subject) -> Result<Round> {
+    let limit = subject.limit()?;
+    let output = Command::new(program).args(["scan", &subject.child.id().to_string()]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
-    let [limit, speed, scanned, table, grown] = numbers[..] else {
+    let [speed, scanned, table, grown] = numbers[..] else {
         anyhow::bail!("{}: not what was measured: {text:?}", program.display());
     };
     Ok(Round { limit, speed, table_share: table / scanned, grown })

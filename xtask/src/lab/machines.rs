@@ -17,7 +17,8 @@ pub const IMAGES: &str = "/machines/images";
 
 const QEMU: &str = "qemu-system-x86_64";
 const FIRECRACKER: &str = "firecracker";
-const QEMU_DATA: &str = "/usr/share/qemu";
+/// Its firmware, some of which is in a package of its own.
+const QEMU_DATA: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 /// Debian's package has its software emulation as a module.
 const QEMU_EMULATION: &str = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
 /// Guests whose images a person makes (docs/sandboxes.md); the lab has those that are there.
@@ -71,7 +72,9 @@ pub fn gather(shell: &Shell, folder: &Path) -> Result<Machines> {
     let mut root = RootFileSystem::create(shell, folder)?;
     let qemu = setup::find(QEMU).with_context(|| format!("there is no {QEMU}: `cargo xtask setup`"))?;
     root.add_program(&qemu.canonicalize()?)?;
-    root.add_folder(Path::new(QEMU_DATA), &[])?;
+    for folder in QEMU_DATA {
+        root.add_folder(Path::new(folder), &[])?;
+    }
     if Path::new(QEMU_EMULATION).is_file() {
         root.add_program(Path::new(QEMU_EMULATION))?;
     }

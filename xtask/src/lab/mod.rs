@@ -306,7 +306,7 @@ fn pack(
     plan: &Plan,
 ) -> Result<()> {
     let mut archive = Archive::create(path)?;
-    archive.file("/init", &Programs::stripped(shell, programs.get("lab-guest")?)?)?;
+    archive.file("/init", &programs::stripped(programs.get("lab-guest")?))?;
     let busybox = busybox()?;
     archive.file("/bin/busybox", &busybox)?;
     for applet in applets(shell, &busybox)? {
@@ -317,7 +317,7 @@ fn pack(
     }
     let libraries = programs.libraries(shell)?;
     for program in programs.all() {
-        archive.file(&program.display().to_string(), &Programs::stripped(shell, program)?)?;
+        archive.file(&program.display().to_string(), &programs::stripped(program))?;
     }
     for library in &libraries {
         archive.file(&library.display().to_string(), library)?;

@@ -44,16 +44,15 @@ impl Programs {
         self.tests.iter().chain(&self.programs).map(|(_, path)| path)
     }
 
-    /// A copy of one of them without what only debuggers read: that is most of it, and the lab VM has it in its memory.
-    ///
-    /// # Errors
-    /// When `strip` fails.
-    pub fn stripped(shell: &Shell, program: &Path) -> Result<PathBuf> {
-        let folder = target().join("lab/programs");
-        shell.create_dir(&folder)?;
-        let copy = folder.join(program.file_name().context("a program without a name")?);
-        cmd!(shell, "strip --strip-debug -o {copy} {program}").quiet().run()?;
-        Ok(copy)
+    /// Copies of all of them without what only debuggers read: that is most of them, and the lab VM has them in its memory. Made
+    /// once: several kernels are packed at the same time.
+    fn strip(&self, shell: &Shell) -> Result<()> {
+        shell.create_dir(stripped_folder())?;
+        for program in self.all() {
+            let copy = stripped(program);
+            cmd!(shell, "strip --strip-debug -o {copy} {program}").quiet().run()?;
+        }
+        Ok(())
     }
 
     /// The shared libraries that they need, and what loads them.
@@ -64,6 +63,15 @@ impl Programs {
         let all = self.all().map(|program| libraries_of(shell, program)).collect::<Result<Vec<_>>>()?;
         Ok(all.into_iter().flatten().collect())
     }
+}
+
+/// The copy of a program that is packed.
+pub fn stripped(program: &Path) -> PathBuf {
+    stripped_folder().join(program.file_name().unwrap_or_default())
+}
+
+fn stripped_folder() -> PathBuf {
+    target().join("lab/programs")
 }
 
 /// Folder that tests take for their temporary files on a disk: `CARGO_TARGET_TMPDIR` of the build.
@@ -100,11 +108,13 @@ pub fn build(shell: &Shell) -> Result<Programs> {
     let mut built = cargo(shell, "test", &["--no-run", "--package", "sandscope", "--lib"], tests)?;
     built.extend(cargo(shell, "build", &["--package", "lab-guest"], ["--bins"])?);
     let (tests, programs): (Vec<_>, Vec<_>) = built.into_iter().partition(|(_, _, is_test)| *is_test);
-    let strip = |list: Vec<(String, PathBuf, bool)>| list.into_iter().map(|(name, path, _)| (name, path));
-    let mut tests: Vec<_> = strip(tests).collect();
+    let named = |list: Vec<(String, PathBuf, bool)>| list.into_iter().map(|(name, path, _)| (name, path));
+    let mut tests: Vec<_> = named(tests).collect();
     // The unit tests of the library come first, then in the order of the list.
     tests.sort_by_key(|(name, _)| names.iter().position(|known| known == name));
-    Ok(Programs { tests, programs: strip(programs).collect() })
+    let programs = Programs { tests, programs: named(programs).collect() };
+    programs.strip(shell)?;
+    Ok(programs)
 }
 
 /// Name, file, and whether it is a test, of each executable that cargo makes.

@@ -7,6 +7,7 @@ use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
     mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap},
 };
+use sandscope::measure::memory::pages::speed::limit_bytes_per_s;
 use std::{
     ffi::c_void,
     fs::File,
@@ -47,7 +48,8 @@ impl FromStr for Kind {
 }
 
 /// Fills memory with `zero`, `within`, `across` and `unique` pages, says `ready` and keeps it until its standard input ends. Each
-/// line on that is an order: `grow`, `shrink` or `exec`; the answer is `done`.
+/// line on that is an order: `grow`, `shrink` or `exec`, which is answered by `done`, or `limit`, which is answered by how many bytes of
+/// these pages it copies and hashes per second.
 pub fn pages(kind: &str, zero: usize, within: usize, across: usize, unique: usize) -> Result<()> {
     let kind: Kind = kind.parse()?;
     let count = zero + within + across + unique;
@@ -143,6 +145,12 @@ fn obey(memory: *mut c_void, count: usize) -> Result<()> {
                 // SAFETY: the last pages of what is left of the mapping; nothing refers to them.
                 unsafe { munmap(end.cast(), half * PAGE) }?;
                 left -= half;
+            }
+            "limit" => {
+                // SAFETY: what is left of the mapping, which is readable and which nobody writes to meanwhile.
+                let memory = unsafe { std::slice::from_raw_parts(memory.cast::<u8>(), left * PAGE) };
+                say(&format!("{}", limit_bytes_per_s(memory)))?;
+                continue;
             }
             "exec" => {
                 use std::os::unix::process::CommandExt as _;

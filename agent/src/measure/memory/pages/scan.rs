@@ -3,7 +3,7 @@
 use super::{
     entry::{Entry, Flags, Hasher},
     pagemap::{FrameFlags, HUGE, KSM, PageMap, Present, ZERO_PAGE, zero_frame},
-    reader::{Buffer, Reader, runs},
+    reader::{BATCH, Buffer, Reader, runs},
 };
 use crate::measure::memory::mapping::{Mapping, Region};
 use anyhow::{Context as _, Result};
@@ -12,9 +12,6 @@ use rustix::{
     param::page_size,
 };
 use std::{collections::BTreeMap, fs::File, io, path::Path};
-
-/// Pages that are copied at once: 256 KiB stay in the second-level cache until they are hashed.
-const BATCH: usize = 64;
 
 /// What goes into an analysis.
 pub struct Scan {
@@ -33,8 +30,40 @@ pub struct Scan {
 struct Common<'a> {
     mapping: &'a Mapping,
     source: usize,
+    /// Whether it is of a file that is on a disk.
+    is_of_file: bool,
+    is_shmem: bool,
     /// Whether the frames' flags matter.
     wants_flags: bool,
+}
+
+impl<'a> Common<'a> {
+    fn of(mapping: &'a Mapping, source: usize) -> Self {
+        let is_shmem = mapping.is_shmem();
+        Self {
+            mapping,
+            source,
+            is_of_file: mapping.file.is_some() && !mapping.is_hugetlb && !is_shmem,
+            is_shmem,
+            // Reading them takes time, so only where there may be something in them.
+            wants_flags: mapping.huge_bytes > 0 || mapping.ksm_bytes.is_none_or(|bytes| bytes > 0),
+        }
+    }
+
+    fn flags(&self, page: &Present, frame_flags: u64) -> Flags {
+        let Self { mapping, is_of_file, is_shmem, .. } = *self;
+        Flags {
+            region: mapping.region,
+            is_page_cache: page.is_file && is_of_file,
+            is_private_file: is_of_file && !mapping.is_shared && !page.is_file,
+            is_shared_mapping: mapping.is_shared || is_shmem && page.is_file,
+            is_exclusive: page.is_exclusive,
+            is_mergeable: mapping.is_mergeable,
+            is_ksm: frame_flags & KSM != 0,
+            is_huge: frame_flags & HUGE != 0,
+            is_hugetlb: mapping.is_hugetlb,
+        }
+    }
 }
 
 impl Scan {
@@ -65,9 +94,7 @@ impl Scan {
             if mapping.is_device || mapping.region == Region::Special {
                 continue;
             }
-            // Reading them takes time, so only where there may be something in them.
-            let wants_flags = mapping.huge_bytes > 0 || mapping.ksm_bytes.is_none_or(|bytes| bytes > 0);
-            let common = Common { mapping, source, wants_flags };
+            let common = Common::of(mapping, source);
             let visited = map.visit(mapping.start..mapping.end, |pages| self.pages(&common, &mut reader, pages));
             match visited {
                 Err(error) if is_gone(&error) => return Ok(()),
@@ -106,7 +133,7 @@ impl Scan {
             let first = left[0].0.page;
             let read = reader.read(first, self.buffer.pages(left.len()), mapping.is_readable)?;
             for (content, (page, flags)) in self.buffer.pages(read).chunks_exact(size).zip(left) {
-                let flags = flags_of(mapping, page, *flags);
+                let flags = common.flags(page, *flags);
                 self.entries.push(Entry::new(self.hasher.of(content), page.frame, flags, common.source, page.page));
             }
             self.scanned_bytes += (read * size) as u64;
@@ -192,21 +219,6 @@ fn resident(address: u64, pages: usize) -> io::Result<Vec<u8>> {
     match unsafe { libc::mincore(address as *mut libc::c_void, pages * page_size(), resident.as_mut_ptr()) } {
         0 => Ok(resident),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn flags_of(mapping: &Mapping, page: &Present, frame_flags: u64) -> Flags {
-    let is_of_file = mapping.file.is_some() && !mapping.is_hugetlb && !mapping.is_shmem();
-    Flags {
-        region: mapping.region,
-        is_page_cache: page.is_file && is_of_file,
-        is_private_file: is_of_file && !mapping.is_shared && !page.is_file,
-        is_shared_mapping: mapping.is_shared || mapping.is_shmem() && page.is_file,
-        is_exclusive: page.is_exclusive,
-        is_mergeable: mapping.is_mergeable,
-        is_ksm: frame_flags & KSM != 0,
-        is_huge: frame_flags & HUGE != 0,
-        is_hugetlb: mapping.is_hugetlb,
     }
 }
 

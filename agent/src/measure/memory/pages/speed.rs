@@ -1,35 +1,26 @@
-//! How fast pages could be looked at at best: what one core of this machine copies and hashes when nothing else is to be done.
+//! How fast pages could be looked at at best: what one core of this machine copies and hashes when nothing else is to be done, and
+//! when it need not ask the kernel for them.
 
 use super::{entry::Hasher, reader::Buffer};
 use rustix::param::page_size;
-use std::time::{Duration, Instant};
+use std::{hint::black_box, time::Instant};
 
-/// Memory that is copied at once, as in a scan.
-const BATCH: usize = 256 << 10;
-/// Memory that is copied in all: more than any cache holds.
-const BYTES: usize = 64 << 20;
-/// Rounds, which together take about as long as looking at some hundred MiB: the best of shorter moments would be one that nothing
-/// disturbed, which longer ones never are.
-const ROUNDS: usize = 3;
+/// Pages that are copied at once: 256 KiB stay in the second-level cache until they are hashed.
+const BATCH: usize = 64;
 
-/// Bytes per second that one core copies within one process and hashes page by page.
-pub fn limit_bytes_per_s() -> f64 {
+/// Bytes per second that one core copies and hashes, page by page, of this memory of the own process. It has to be more than any cache
+/// holds, and that which is looked at: how fast memory is depends on where its frames are.
+pub fn limit_bytes_per_s(memory: &[u8]) -> f64 {
     let size = page_size();
-    let (mut source, mut buffer) = (Buffer::new(BYTES / size), Buffer::new(BATCH / size));
-    let (source, buffer) = (source.pages(BYTES / size), buffer.pages(BATCH / size));
-    source.iter_mut().enumerate().for_each(|(place, byte)| *byte = (place >> 5) as u8);
+    let mut buffer = Buffer::new(BATCH);
     let hasher = Hasher::new(size);
-    let time: Duration = (0..ROUNDS).map(|_| round(source, buffer, &hasher)).sum();
-    (ROUNDS * BYTES) as f64 / time.as_secs_f64()
-}
-
-fn round(source: &[u8], buffer: &mut [u8], hasher: &Hasher) -> Duration {
     let start = Instant::now();
-    for batch in source.chunks_exact(buffer.len()) {
-        buffer.copy_from_slice(batch);
-        for page in buffer.chunks_exact(page_size()) {
-            std::hint::black_box(hasher.of(page));
+    for batch in memory.chunks(BATCH * size) {
+        let copy = buffer.pages(batch.len() / size);
+        copy.copy_from_slice(batch);
+        for page in copy.chunks_exact(size) {
+            black_box(hasher.of(page));
         }
     }
-    start.elapsed()
+    memory.len() as f64 / start.elapsed().as_secs_f64()
 }
