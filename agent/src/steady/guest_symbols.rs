@@ -1,27 +1,31 @@
 //! Names of a guest's functions, from the ELF file of its kernel or from Linux's own table of them.
 //!
-//! A Linux guest moves itself to a random place (KASLR). How far is told by where it halts: that address must be inside of one of
-//! the few functions that halt. Where that does not lead to exactly one distance, addresses stay without names rather than
+//! Linux and Nanos move themselves to a random place (KASLR). How far is told by where they halt: that address must be inside of one
+//! of the few functions that halt. Where that does not lead to exactly one distance, addresses stay without names rather than
 //! get wrong ones.
 
 use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSymbol, SymbolKind};
 use std::{collections::BTreeSet, path::Path};
 
-/// Linux moves its kernel by multiples of this (`CONFIG_PHYSICAL_ALIGN` on x86, `MIN_KIMG_ALIGN` on arm64).
-const STEP: u64 = 2 << 20;
-/// The furthest that it moves: the size of the kernel's own part of the address space on x86.
-const FURTHEST: u64 = 1 << 30;
-/// Functions of Linux that halt a CPU.
-const HALTING: [&str; 8] = [
-    "default_idle",
-    "native_safe_halt",
-    "pv_native_safe_halt",
-    "native_halt",
-    "acpi_safe_halt",
-    "default_idle_call",
-    "kvm_wait",
-    "cpu_do_idle",
+/// Kernels that move themselves: functions in which they halt a CPU, and what they move by multiples of.
+const MOVING: [(&[&str], u64); 2] = [
+    // Linux: `CONFIG_PHYSICAL_ALIGN` on x86, `MIN_KIMG_ALIGN` on arm64.
+    (
+        &[
+            "default_idle",
+            "native_safe_halt",
+            "pv_native_safe_halt",
+            "native_halt",
+            "acpi_safe_halt",
+            "default_idle_call",
+            "kvm_wait",
+            "cpu_do_idle",
+        ],
+        2 << 20,
+    ),
+    // Nanos: a page at least.
+    (&["kernel_sleep"], 4096),
 ];
 
 /// Functions of a guest.
@@ -39,10 +43,21 @@ struct Function {
     name: String,
 }
 
+impl Function {
+    fn end(&self) -> u64 {
+        self.start + self.size.max(1)
+    }
+
+    /// Whether it may be told as the place of a halt in it: that of the instruction, or of the one after it.
+    fn halts_at(&self, address: u64) -> bool {
+        (self.start..=self.end()).contains(&address)
+    }
+}
+
 /// How far the guest has moved itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// So many bytes upwards; 0 is where the file says.
+    /// So many bytes upwards, beyond the end of the address space from its beginning on; 0 is where the file says.
     By(u64),
     /// Nobody knows.
     Unknown,
@@ -83,24 +98,27 @@ impl GuestSymbols {
 
     /// How far a guest has moved itself that halts at these addresses.
     pub fn moved(&self, halts: &BTreeSet<u64>) -> Moved {
-        let halting: Vec<_> =
-            self.functions.iter().filter(|function| HALTING.contains(&function.name.as_str())).collect();
-        if halting.is_empty() {
-            // No Linux: what else there is stays where it was linked to.
-            return Moved::By(0);
-        }
-        let fits = |moved: u64| {
-            halts.iter().all(|ip| {
-                let linked = ip.wrapping_sub(moved);
-                // The address of the halt, or of the instruction after it.
-                halting
-                    .iter()
-                    .any(|function| (function.start..=function.start + function.size.max(1)).contains(&linked))
-            })
+        let among = |names: &[&str]| -> Vec<&Function> {
+            self.functions.iter().filter(|function| names.contains(&function.name.as_str())).collect()
         };
-        let mut distances = (0..FURTHEST / STEP).map(|steps| steps * STEP).filter(|&moved| fits(moved));
-        match (halts.is_empty(), distances.next(), distances.next()) {
-            (false, Some(only), None) => Moved::By(only),
+        let found = MOVING.iter().map(|(names, step)| (among(names), *step)).find(|(halting, _)| !halting.is_empty());
+        // What else there is stays where it was linked to.
+        let Some((halting, step)) = found else { return Moved::By(0) };
+        let Some(first) = halts.first() else { return Moved::Unknown };
+        let fits = |moved: &u64| {
+            let halts_inside = |ip: &u64| halting.iter().any(|function| function.halts_at(ip.wrapping_sub(*moved)));
+            halts.iter().all(halts_inside)
+        };
+        // Distances with which the first of them is in one of the functions; a step is a power of two, so they may wrap.
+        let distances = halting.iter().flat_map(|function| {
+            let most = first.wrapping_sub(function.start);
+            (most % step..=function.end() - function.start)
+                .step_by(step as usize)
+                .map(move |back| most.wrapping_sub(back))
+        });
+        let distances: BTreeSet<u64> = distances.filter(fits).collect();
+        match distances.first() {
+            Some(only) if distances.len() == 1 => Moved::By(*only),
             _ => Moved::Unknown,
         }
     }
@@ -108,7 +126,7 @@ impl GuestSymbols {
     /// Function at an address of a guest that has moved itself so far, with the offset in it.
     pub fn name(&self, address: u64, moved: Moved) -> Option<String> {
         let Moved::By(moved) = moved else { return None };
-        let linked = address.checked_sub(moved)?;
+        let linked = address.wrapping_sub(moved);
         let after = self.functions.partition_point(|function| function.start <= linked);
         let function = self.functions.get(after.checked_sub(1)?)?;
         let offset = linked - function.start;
@@ -154,6 +172,8 @@ mod tests {
         write::{Object as Written, StandardSection, Symbol, SymbolSection as WrittenSection},
     };
 
+    const LINUX_STEP: u64 = 2 << 20;
+
     fn elf(functions: &[(&str, u64, u64)]) -> Vec<u8> {
         let mut written = Written::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
         let text = written.section_id(StandardSection::Text);
@@ -188,9 +208,21 @@ mod tests {
     fn a_kernel_that_moved_is_found_by_where_it_halts() {
         let symbols =
             GuestSymbols::parse(&elf(&[("default_idle", 0x100, 0x20), ("native_write_msr", 0x200, 0x10)])).unwrap();
-        let moved = symbols.moved(&[0x108 + 7 * STEP].into());
-        assert_eq!(moved, Moved::By(7 * STEP));
-        assert_eq!(symbols.name(0x204 + 7 * STEP, moved).as_deref(), Some("native_write_msr+0x4"));
+        let moved = symbols.moved(&[0x108 + 7 * LINUX_STEP].into());
+        assert_eq!(moved, Moved::By(7 * LINUX_STEP));
+        assert_eq!(symbols.name(0x204 + 7 * LINUX_STEP, moved).as_deref(), Some("native_write_msr+0x4"));
+        for at_the_linked_place in [0x100, 0x108, 0x120] {
+            assert_eq!(symbols.moved(&[at_the_linked_place].into()), Moved::By(0));
+        }
+    }
+
+    #[test]
+    fn a_nanos_that_was_linked_low_is_found_at_the_top_of_the_address_space() {
+        let symbols =
+            GuestSymbols::parse(&elf(&[("kernel_sleep", 0x25_dc00, 0x80), ("set_timer", 0x20_1d50, 0x20)])).unwrap();
+        let moved = symbols.moved(&[0xffff_ffff_e7c7_dc49].into());
+        assert_eq!(symbols.name(0xffff_ffff_e7c7_dc49, moved).as_deref(), Some("kernel_sleep+0x49"));
+        assert_eq!(symbols.name(0xffff_ffff_e7c2_1d60, moved).as_deref(), Some("set_timer+0x10"));
     }
 
     #[test]
@@ -203,9 +235,9 @@ mod tests {
                      0000000000000140 W weak\n\
                      ffffffffc0000000 t probe\t[virtio_net]\n";
         let symbols = GuestSymbols::parse(table.as_bytes()).unwrap();
-        let moved = symbols.moved(&[0x108 + 3 * STEP].into());
-        assert_eq!(moved, Moved::By(3 * STEP));
-        assert_eq!(symbols.name(0x12c + 3 * STEP, moved).as_deref(), Some("native_write_msr+0xc"));
+        let moved = symbols.moved(&[0x108 + 3 * LINUX_STEP].into());
+        assert_eq!(moved, Moved::By(3 * LINUX_STEP));
+        assert_eq!(symbols.name(0x12c + 3 * LINUX_STEP, moved).as_deref(), Some("native_write_msr+0xc"));
         // Only where the last one begins is known.
         assert_eq!(symbols.name(0xffff_ffff_c000_0010, Moved::By(0)), None);
     }
