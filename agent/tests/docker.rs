@@ -414,6 +414,25 @@ fn fail(kind: &str, workload: &str, options: &[&str]) -> String {
 }
 
 #[test]
+fn containers_that_are_started_at_the_same_time_all_answer_and_are_left_without_probes() {
+    const TEST: &str = "containers_that_are_started_at_the_same_time_all_answer_and_are_left_without_probes";
+    if !has(TEST, "docker-runc") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (file, out) = (home.path().join("burst.toml"), home.path().join("results"));
+    let text = "repetitions = 1\nprobes = \"both\"\n\n[experiment.burst]\ninstances = [3]\n\n\
+                [[matrix]]\nexperiments = [\"burst\"]\nsandboxes = [\"docker-runc\"]\nworkloads = [\"rust\"]\n";
+    fs::write(&file, text).unwrap();
+    let output = sandscope(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let instances = rows(&out, "instances");
+    let seen: Vec<_> = instances.iter().map(|row| (row.number("ok"), row.number("probes"))).collect();
+    assert_eq!(seen, [(Some(1), Some(0)); 3]);
+    Witness::new().assert_nothing_left();
+}
+
+#[test]
 fn a_container_that_ends_is_told_with_its_exit_code_and_last_words() {
     const TEST: &str = "a_container_that_ends_is_told_with_its_exit_code_and_last_words";
     for kind in ["docker-runc", "docker-runsc"] {

@@ -312,16 +312,8 @@ impl Builder<'_> {
 
     fn sandbox(&mut self, name: &Spanned<String>) -> Result<Arc<dyn Sandbox>, Problem> {
         let problem = |reason: String| self.source.problem(Some(name.span()), reason);
-        let known = self.known.iter().find(|known| known.name() == name.get_ref());
-        let Some(sandbox) = known.cloned() else {
-            let names: Vec<_> = self.known.iter().map(|known| known.name()).collect();
-            let near = crate::nearest::suggestion(name.get_ref(), names.iter().copied());
-            return Err(problem(format!(
-                "there is no sandbox `{}`{near} The sandboxes are: {}",
-                name.get_ref(),
-                names.join(", ")
-            )));
-        };
+        let found = sandbox::find_among(self.known.clone(), name.get_ref());
+        let sandbox = found.map_err(|error| problem(error.to_string()))?;
         if let Support::Unsupported { evidence, remedy } = sandbox.support() {
             let reason = format!("{evidence}; {remedy}");
             if self.unsupported == Unsupported::Fail {

@@ -294,7 +294,7 @@ impl Trial {
         let receiver = match readiness {
             Readiness::Callback { .. } | Readiness::CallbackFrom { .. } => {
                 let address = IpAddr::V4(self.prepared()?.host_address());
-                Some(Receiver::bind(address, stage.callback_port, &self.label).await?)
+                Some(Receiver::bind(address, stage.callback_port, &self.label)?)
             }
             Readiness::Console { .. } | Readiness::Line { .. } | Readiness::Launched { .. } => None,
         };

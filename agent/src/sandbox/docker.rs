@@ -11,7 +11,8 @@ mod instance;
 mod watcher;
 
 use super::{
-    Instance, RoleRule, Sandbox, Specification, Support, blocking, crun, oci::WORKLOAD, runtime::missing_capabilities,
+    Abilities, Instance, RoleRule, Sandbox, Specification, Support, blocking, crun, oci::WORKLOAD,
+    runtime::missing_capabilities,
 };
 use crate::nearest::suggestion;
 use anyhow::Result;
@@ -156,6 +157,10 @@ impl Sandbox for Docker {
                 remedy: "run the daemon in the pid namespace of sandscope: its work can't be followed otherwise".into(),
             },
         }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { server: true, host_file: true, apart: false }
     }
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {

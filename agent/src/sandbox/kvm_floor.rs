@@ -121,7 +121,7 @@ impl Sandbox for KvmFloor {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { server: false, host_file: false }
+        Abilities { server: false, host_file: false, apart: true }
     }
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {

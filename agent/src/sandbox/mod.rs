@@ -43,6 +43,7 @@ use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
     path::{Path, PathBuf},
 };
 use toml::de::ValueDeserializer;
@@ -109,19 +110,26 @@ pub fn find(name: &str) -> Result<Box<dyn Sandbox>> {
     find_among(all(), name)
 }
 
-/// The sandbox of this name among some.
+/// The sandbox of this name among some, or that of a Docker runtime, whether or not a daemon has it.
 ///
 /// # Errors
 /// When there is none; names the nearest.
-pub fn find_among(mut all: Vec<Box<dyn Sandbox>>, name: &str) -> Result<Box<dyn Sandbox>> {
+pub fn find_among<S>(mut all: Vec<S>, name: &str) -> Result<S>
+where
+    S: Deref<Target = dyn Sandbox> + From<Box<dyn Sandbox>>,
+{
     if let Some(position) = all.iter().position(|sandbox| sandbox.name() == name) {
         return Ok(all.swap_remove(position));
     }
     if let Some(docker) = docker::Docker::named(name) {
-        return Ok(Box::new(docker));
+        return Ok(S::from(Box::new(docker)));
     }
     let names: Vec<_> = all.iter().map(|sandbox| sandbox.name()).collect();
-    bail!("there is no sandbox `{name}`{} The kinds are: {}", suggestion(name, names.iter().copied()), names.join(", "))
+    bail!(
+        "there is no sandbox `{name}`{} The sandboxes are: {}",
+        suggestion(name, names.iter().copied()),
+        names.join(", ")
+    )
 }
 
 /// A kind of sandbox.
@@ -137,7 +145,7 @@ pub trait Sandbox: Send + Sync {
 
     /// What can be done with its instances.
     fn abilities(&self) -> Abilities {
-        Abilities { server: true, host_file: true }
+        Abilities { server: true, host_file: true, apart: true }
     }
 
     /// What the manifest records of it: versions, platforms, hashes of binaries, by name. Called once per run.
@@ -165,6 +173,8 @@ pub struct Abilities {
     pub server: bool,
     /// The workload's static file is on the host's disk, not in an image.
     pub host_file: bool,
+    /// The probes can tell those that are started at the same time apart. They can't where a daemon starts all of them, on one device.
+    pub apart: bool,
 }
 
 /// A sandbox under a name that a person has given it.

@@ -61,8 +61,9 @@ impl Content {
         files.sort();
         files.dedup();
         let analysis = pages::analyse(&subjects, &files, hold)?;
-        for (tid, reason) in &analysis.not_paused {
-            tracing::warn!("thread {tid} went on while the memory was looked at: {reason}");
+        if let Some((tid, reason)) = analysis.not_paused.first() {
+            let count = analysis.not_paused.len();
+            tracing::warn!("{count} threads went on while the memory was looked at, such as {tid}: {reason}");
         }
         Ok(Self { analysis, subjects })
     }

@@ -166,10 +166,8 @@ async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, outpu
     missing.extend(aggregate.iter().flat_map(missing_of));
     let arms = if probes.is_none() { Arms::Bare } else { arms };
     let per_arm = std::mem::take(&mut plan.cells);
-    plan.cells = per_arm
-        .iter()
-        .flat_map(|cell| cell.variant.method.arms(arms).iter().map(|&probes| Cell { probes, ..cell.clone() }))
-        .collect();
+    plan.cells =
+        per_arm.iter().flat_map(|cell| cell.arms(arms).iter().map(|&probes| Cell { probes, ..cell.clone() })).collect();
     let watched = plan.cells.iter().filter(|cell| cell.is_watched()).map(|cell| &cell.sandbox);
     let guests = Guests::kept(watched).map_err(|error| BadRequest(format!("{error:#}")))?;
     let fingerprint = plan.fingerprint(&conditions);

@@ -23,6 +23,7 @@ pub use run::{Suite, SuiteProgress};
 use super::{
     conditions::Conditions,
     kind::{Method, Variant},
+    plan::Arms,
 };
 use crate::{
     sandbox::{Sandbox, resources::CpuList},
@@ -65,6 +66,14 @@ impl Cell {
     /// Whether the probes that count watch its instances.
     pub fn is_watched(&self) -> bool {
         matches!(self.variant.method, Method::Watch(_))
+    }
+
+    /// With probes or not, for each repetition, where these arms are asked for.
+    pub fn arms(&self, asked: Arms) -> &'static [bool] {
+        match self.variant.method {
+            Method::Ask(_) if self.variant.instances > 1 && !self.sandbox.abilities().apart => Arms::Bare.probes(),
+            _ => self.variant.method.arms(asked),
+        }
     }
 
     /// What tells it from all others of a run.

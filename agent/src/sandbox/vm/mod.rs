@@ -424,7 +424,7 @@ impl<V: Vmm> Sandbox for Vm<V> {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { server: !matches!(self.guest.ready, Ready::Done(_)), host_file: false }
+        Abilities { server: !matches!(self.guest.ready, Ready::Done(_)), host_file: false, apart: true }
     }
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {

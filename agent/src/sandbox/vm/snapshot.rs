@@ -68,7 +68,7 @@ fn await_ready(
         let host = network.host_address().into();
         let receiver = match readiness {
             Readiness::Callback { .. } => {
-                Some(Receiver::bind(host, specification.callback_port, &specification.label).await?)
+                Some(Receiver::bind(host, specification.callback_port, &specification.label)?)
             }
             _ => None,
         };
