@@ -297,8 +297,10 @@ fn sectors_of(path: &Path, bytes: u64) -> Vec<Range<u64>> {
     let head =
         FiemapHead { start: 0, length: bytes, flags: 0, mapped_extents: 0, extent_count: EXTENTS as u32, reserved: 0 };
     let mut map = Fiemap { head, extents: [FiemapExtent::default(); EXTENTS] };
+    // SAFETY: the opcode is that of this struct, of which its size counts only the head.
+    let ask = unsafe { rustix::ioctl::Updater::<FS_IOC_FIEMAP, _>::new(&mut map) };
     // SAFETY: the kernel writes no more extents than there is room for, as the head says.
-    unsafe { rustix::ioctl::ioctl(&file, rustix::ioctl::Updater::<FS_IOC_FIEMAP, _>::new(&mut map)).unwrap() };
+    unsafe { rustix::ioctl::ioctl(&file, ask) }.unwrap();
     let extents = &map.extents[..map.head.mapped_extents as usize];
     assert!(extents.iter().map(|extent| extent.length).sum::<u64>() >= bytes, "{} extents", extents.len());
     let device = file.metadata().unwrap().dev();
