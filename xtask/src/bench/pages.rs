@@ -3,6 +3,7 @@
 use super::median;
 use anyhow::{Context, Result, ensure};
 use std::{
+    fmt::Write as _,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -21,9 +22,9 @@ struct Subject {
 }
 
 impl Subject {
-    fn start(program: &Path) -> Result<Self> {
+    fn start(program: &Path, kind: &str) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(["pages", "anonymous", "1000", "1000", "1000", &(PAGES - 3000).to_string()]);
+        command.args(["pages", kind, "1000", "1000", "1000", &(PAGES - 3000).to_string()]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.with_context(|| format!("can't start {}", program.display()))?;
         let (orders, answers) = child.stdin.take().zip(child.stdout.take()).context("both ends were piped")?;
@@ -63,25 +64,40 @@ struct Round {
     grown: f64,
 }
 
+/// Kinds of memory that are looked at: what they are called here, and by the process.
+const KINDS: [(&str, &str); 2] =
+    [("4 KiB, each by itself", "anonymous"), ("4 KiB in huge pages, as QEMU asks for", "huge")];
+
 /// The section of the page.
 ///
 /// # Errors
-/// When the process can't be started or looked at.
+/// When a process can't be started or looked at.
 pub(super) fn section(programs: &Path, rounds: u32) -> Result<String> {
     let program = programs.join("sandscope-test-subject");
-    let mut subject = Subject::start(&program)?;
-    let rounds = (0..rounds).map(|_| look(&program, &mut subject)).collect::<Result<Vec<Round>>>()?;
-    let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
-    Ok(format!(
-        "## Looking at pages\n\nOf a process with {PAGES} pages of 4 KiB: copied and hashed at {:.1} GB/s, {:.0} % of what that \
-         process itself copies and hashes of the same pages on one core ({:.1} GB/s, measured before each round; medians). What is known of \
-         the pages of 8 GiB takes {:.0} MB; the analysis of this process, with all that it does besides, took {:.0} MB.\n",
-        of(|round| round.speed) / 1e9,
-        of(|round| round.speed / round.limit) * 100.0,
-        of(|round| round.limit) / 1e9,
-        of(|round| round.table_share) * SHOWN_BYTES / 1e6,
-        of(|round| round.grown) / 1e6,
-    ))
+    let mut text = format!(
+        "## Looking at pages\n\nOf a process with {PAGES} pages, beside what that process itself copies and hashes of the same pages on one \
+         core, measured before each round; medians.\n\n| pages | copied and hashed | at best | share |\n|---|---:|---:|---:|\n"
+    );
+    let mut memory = String::new();
+    for (shown, kind) in KINDS {
+        let mut subject = Subject::start(&program, kind)?;
+        let rounds = (0..rounds).map(|_| look(&program, &mut subject)).collect::<Result<Vec<Round>>>()?;
+        let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+        writeln!(
+            text,
+            "| {shown} | {:.1} GB/s | {:.1} GB/s | {:.0} % |",
+            of(|round| round.speed) / 1e9,
+            of(|round| round.limit) / 1e9,
+            of(|round| round.speed / round.limit) * 100.0,
+        )?;
+        memory = format!(
+            "\nWhat is known of the pages of 8 GiB takes {:.0} MB; the analysis of such a process, with all that it does besides, took {:.0} \
+             MB.\n",
+            of(|round| round.table_share) * SHOWN_BYTES / 1e6,
+            of(|round| round.grown) / 1e6,
+        );
+    }
+    Ok(text + &memory)
 }
 
 fn look(program: &Path, subject: &mut Subject) -> Result<Round> {

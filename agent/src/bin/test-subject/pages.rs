@@ -20,6 +20,8 @@ use std::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Anonymous,
+    /// Anonymous, in huge pages as far as the kernel has them.
+    Huge,
     /// Anonymous, and KSM is asked to merge it.
     Mergeable,
     /// Anonymous, and closed to the process itself after it was written to.
@@ -37,6 +39,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text {
             "anonymous" => Self::Anonymous,
+            "huge" => Self::Huge,
             "mergeable" => Self::Mergeable,
             "closed" => Self::Closed,
             "memfd" => Self::Memfd,
@@ -103,8 +106,10 @@ fn map(kind: Kind, count: usize) -> Result<*mut c_void> {
     }
     // SAFETY: a new mapping at an address that the kernel chooses; it stays until the process ends.
     let memory = unsafe { mmap_anonymous(ptr::null_mut(), size, rights, MapFlags::PRIVATE | MapFlags::NORESERVE) }?;
-    // SAFETY: the range is the mapping, and this advice changes no content. A huge page would be 512 pages that nobody asked for.
-    unsafe { madvise(memory, size, Advice::LinuxNoHugepage) }?;
+    // A huge page would be 512 pages that nobody asked for.
+    let advice = if kind == Kind::Huge { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
+    // SAFETY: the range is the mapping, and neither advice changes any content.
+    unsafe { madvise(memory, size, advice) }?;
     if kind == Kind::Mergeable {
         // SAFETY: the range is the mapping, and merging changes no content.
         unsafe { madvise(memory, size, Advice::LinuxMergeable) }?;
