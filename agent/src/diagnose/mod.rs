@@ -7,6 +7,7 @@
 
 mod case;
 mod finding;
+mod pages;
 pub mod rules;
 #[cfg(test)]
 pub mod testing;

@@ -1,8 +1,10 @@
 //! A guest holds in its memory what the host holds of the same file: in its own page cache, or in several copies.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Quantity, Rule, Weight},
-    record::tables,
+    diagnose::{
+        Case, Evidence, Finding, Quantity, Rule,
+        pages::{NEEDS, Told, findings},
+    },
     report::units::size,
     results::Error,
 };
@@ -24,27 +26,24 @@ impl Rule for GuestPageCache {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["pages"]
+        NEEDS
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
-        let pages = case.table::<tables::Page>()?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let (mut bytes, mut count, mut distinct, mut instances) = (0, 0, 0, 0);
-            for instance in &group.instances {
-                let of = pages.of(&instance.instance_id).filter(|row| !row.merged);
-                let of: Vec<_> = of.filter(|row| row.reason.as_deref() == Some("guest_page_cache")).collect();
-                instances += u64::from(!of.is_empty());
+        findings(self, case, |instances| {
+            let (mut bytes, mut count, mut distinct, mut guests) = (0, 0, 0, 0);
+            for pages in instances {
+                let of = pages.iter().filter(|row| row.reason.as_deref() == Some("guest_page_cache"));
+                guests += u64::from(of.clone().next().is_some());
                 for row in of {
                     bytes += row.size_bytes;
                     count += row.pages_count;
                     distinct += row.distinct_pages_count;
                 }
             }
-            let mean = bytes as f64 / instances.max(1) as f64;
+            let mean = bytes as f64 / guests.max(1) as f64;
             if mean < LEAST_BYTES {
-                continue;
+                return None;
             }
             let copies = count as f64 / distinct.max(1) as f64;
             let times = match copies {
@@ -52,10 +51,7 @@ impl Rule for GuestPageCache {
                 _ if copies < SEVERAL + 1.0 => "twice".to_owned(),
                 _ => format!("{copies:.1} times"),
             };
-            findings.push(Finding {
-                rule: self.name(),
-                weight: Weight::Insight,
-                subject: group.subject(),
+            Some(Told {
                 text: format!(
                     "{} of the memory of each guest equal its image or kernel page by page, {times}, though the host has these \
                      pages in its page cache",
@@ -73,9 +69,8 @@ impl Rule for GuestPageCache {
                      that copies instead of mapping."
                 }
                 .to_owned(),
-            });
-        }
-        Ok(findings)
+            })
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Equal pages that could be one, and why they are not.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Quantity, Rule, Weight},
-    record::tables,
+    diagnose::{
+        Case, Evidence, Finding, Quantity, Rule,
+        pages::{NEEDS, Told, findings},
+    },
     report::units::{percent, size},
     results::Error,
 };
@@ -25,16 +27,13 @@ impl Rule for NotMerged {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["pages"]
+        NEEDS
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
-        let pages = case.table::<tables::Page>()?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let rows = group.instances.iter().flat_map(|instance| pages.of(&instance.instance_id));
+        findings(self, case, |instances| {
             let (mut all, mut freeable, mut by_reason) = (0, 0, BTreeMap::<&str, u64>::new());
-            for row in rows.filter(|row| !row.merged && row.pages_count > 0) {
+            for row in instances.iter().flatten().filter(|row| row.pages_count > 0) {
                 let page_bytes = row.size_bytes / row.pages_count;
                 all += row.size_bytes;
                 freeable += row.freeable_pages_count * page_bytes;
@@ -42,15 +41,12 @@ impl Rule for NotMerged {
                 *by_reason.entry(reason).or_default() += row.freeable_pages_count * page_bytes;
             }
             let ratio = freeable as f64 / all.max(1) as f64;
-            let Some((reason, _)) = by_reason.iter().max_by_key(|(_, bytes)| **bytes) else { continue };
+            let (reason, _) = by_reason.iter().max_by_key(|(_, bytes)| **bytes)?;
             if ratio < LEAST || (freeable as f64) < LEAST_BYTES {
-                continue;
+                return None;
             }
             let reasons = by_reason.iter().filter(|(_, bytes)| **bytes > 0);
-            findings.push(Finding {
-                rule: self.name(),
-                weight: Weight::Insight,
-                subject: group.subject(),
+            Some(Told {
                 text: format!(
                     "{} of {} ({}) could be freed if equal pages were one",
                     size(freeable as f64),
@@ -64,18 +60,23 @@ impl Rule for NotMerged {
                     })
                     .collect(),
                 next_step: match *reason {
-                    "huge_page" => "Huge pages have to be split before they can be merged: weigh the memory against the \
-                                    faster translation, or turn them off for the guests (madvise, THP setting).",
-                    "not_yet_merged" => "KSM was asked but is off or slow: turn it on, or raise pages_to_scan; \
-                                         `sandscope run memory --pages --ksm` shows how far it gets.",
-                    _ => "Nobody asked the kernel to merge these pages: start the VMM with memory merging on, or with \
-                          PR_SET_MEMORY_MERGE; `sandscope run memory --pages --ksm` shows what it gives and costs. Merged \
-                          pages let one guest learn what another has in memory.",
+                    "huge_page" => {
+                        "Huge pages have to be split before they can be merged: weigh the memory against the faster \
+                         translation, or turn them off for the guests (madvise, THP setting)."
+                    }
+                    "not_yet_merged" => {
+                        "KSM was asked but is off or slow: turn it on, or raise pages_to_scan; `sandscope run memory --pages \
+                         --ksm` shows how far it gets."
+                    }
+                    _ => {
+                        "Nobody asked the kernel to merge these pages: start the VMM with memory merging on, or with \
+                         PR_SET_MEMORY_MERGE; `sandscope run memory --pages --ksm` shows what it gives and costs. Merged pages \
+                         let one guest learn what another has in memory."
+                    }
                 }
                 .to_owned(),
-            });
-        }
-        Ok(findings)
+            })
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Guests that have written to most of the memory that they were restored with, so that they share little of it any more.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Quantity, Rule, Weight},
-    record::tables,
+    diagnose::{
+        Case, Evidence, Finding, Quantity, Rule,
+        pages::{NEEDS, Told, findings},
+    },
     report::units::{percent, size},
     results::Error,
 };
@@ -24,43 +26,42 @@ impl Rule for Written {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["pages"]
+        NEEDS
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
-        let pages = case.table::<tables::Page>()?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let (mut all, mut written, mut instances) = (0, 0, 0);
-            for instance in &group.instances {
-                let of = pages.of(&instance.instance_id).filter(|row| !row.merged && row.region == "guest");
+        findings(self, case, |instances| {
+            let (mut all, mut written, mut guests) = (0, 0, 0);
+            for pages in instances {
+                let of = pages.iter().filter(|row| row.region == "guest");
                 let (of_all, of_written) = of.fold((0, 0), |(all, written), row| {
                     let is_written = row.reason.as_deref() == Some("written");
                     (all + row.size_bytes, written + if is_written { row.size_bytes } else { 0 })
                 });
                 all += of_all;
                 written += of_written;
-                instances += u64::from(of_all > 0);
+                guests += u64::from(of_all > 0);
             }
-            let (ratio, mean) = (written as f64 / all.max(1) as f64, written as f64 / instances.max(1) as f64);
+            let (ratio, mean) = (written as f64 / all.max(1) as f64, written as f64 / guests.max(1) as f64);
             if ratio < LEAST || mean < LEAST_BYTES {
-                continue;
+                return None;
             }
-            findings.push(Finding {
-                rule: self.name(),
-                weight: Weight::Insight,
-                subject: group.subject(),
+            Some(Told {
                 text: format!(
                     "Each guest has written to {} of the memory that it was restored with ({} of what it has in memory): these \
                      pages are its own, and are no more shared with the other guests of the snapshot",
                     size(mean),
                     percent(ratio)
                 ),
-                evidence: vec![Evidence::new("pages", "region=guest reason=written mean of size_bytes", Quantity::Bytes(mean))],
-                next_step: "Take the snapshot later, when the program has warmed up and written what it writes once.".to_owned(),
-            });
-        }
-        Ok(findings)
+                evidence: vec![Evidence::new(
+                    "pages",
+                    "region=guest reason=written mean of size_bytes",
+                    Quantity::Bytes(mean),
+                )],
+                next_step: "Take the snapshot later, when the program has warmed up and written what it writes once."
+                    .to_owned(),
+            })
+        })
     }
 }
 
