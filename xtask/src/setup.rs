@@ -267,6 +267,7 @@ pub fn python(shell: &Shell) -> Result<PathBuf> {
 /// # Errors
 /// When the packages can't be installed.
 pub fn python_for_symbols(shell: &Shell) -> Result<PathBuf> {
+    ensure_program(shell, "venv")?;
     python_with(shell, "symbols", "xtask/symbols.lock", "names of functions of stock kernels")
 }
 
