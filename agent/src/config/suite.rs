@@ -17,7 +17,7 @@ use crate::{
     experiment::{
         Arms,
         conditions::Conditions,
-        kind::{self, Experiment, Needs},
+        kind::{self, Experiment, Needs, Variant},
         suite::{Cell, Plan, Quiet, Repeat},
     },
     sandbox::{self, Sandbox, Support, network},
@@ -286,12 +286,14 @@ impl Builder<'_> {
         for experiment in &matrix.experiments {
             let Some(made) = self.experiments.get(experiment.get_ref().as_str()) else { continue };
             let variants = made.variants();
+            let without_file: Vec<_> = variants.iter().cloned().filter_map(Variant::without_file).collect();
             for sandbox in sandboxes.iter().filter(|sandbox| !self.left_out.contains_key(sandbox.name())) {
                 if self.check(experiment.get_ref(), experiment, sandbox).is_err() {
                     continue;
                 }
+                let variants = if sandbox.abilities().host_file { &variants } else { &without_file };
                 for workload in &workloads {
-                    for variant in &variants {
+                    for variant in variants {
                         let cell = Cell {
                             experiment: experiment.get_ref().clone(),
                             variant: variant.clone(),
@@ -333,23 +335,24 @@ impl Builder<'_> {
 
     /// Fails when a sandbox can't do what an experiment needs.
     fn check(&self, kind: &str, experiment: &Spanned<String>, sandbox: &Arc<dyn Sandbox>) -> Result<(), Problem> {
-        let Some(Needs { server, file, own_network, probes }) = self.experiments.get(kind).map(|made| made.needs())
-        else {
-            return Ok(());
-        };
+        let Some(made) = self.experiments.get(kind) else { return Ok(()) };
+        let Needs { server, own_network, probes, .. } = made.needs();
         let abilities = sandbox.abilities();
         let impossible = |reason: String| Err(self.source.problem(Some(experiment.span()), reason));
         let name = sandbox.name();
         if server && !abilities.server {
             return impossible(format!(
                 "`{kind}` asks a server, and `{name}` has none: it can do {}",
-                doable(&self.experiments, |needs| !needs.server)
+                doable(&self.experiments, |made| !made.needs().server)
             ));
         }
-        if file && !abilities.host_file {
+        let needs_file = |made: &dyn Experiment| {
+            made.needs().file && made.variants().into_iter().all(|variant| variant.without_file().is_none())
+        };
+        if !abilities.host_file && needs_file(&**made) {
             return impossible(format!(
                 "`{kind}` needs the workload's file on the host's disk, and `{name}` has its own in its image: it can do {}",
-                doable(&self.experiments, |needs| !needs.file)
+                doable(&self.experiments, |made| !needs_file(made))
             ));
         }
         if probes && self.probes == ArmsKey::Without {
@@ -365,7 +368,7 @@ impl Builder<'_> {
     }
 }
 
-fn doable(all: &BTreeMap<&'static str, Box<dyn Experiment>>, can: impl Fn(Needs) -> bool) -> String {
-    let names: Vec<_> = all.iter().filter(|(_, made)| can(made.needs())).map(|(name, _)| format!("`{name}`")).collect();
+fn doable(all: &BTreeMap<&'static str, Box<dyn Experiment>>, can: impl Fn(&dyn Experiment) -> bool) -> String {
+    let names: Vec<_> = all.iter().filter(|(_, made)| can(&***made)).map(|(name, _)| format!("`{name}`")).collect();
     names.join(", ")
 }

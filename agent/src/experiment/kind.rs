@@ -105,6 +105,17 @@ impl Variant {
     pub fn only(steps: Vec<Step>) -> Self {
         Self { name: String::new(), cache: CacheState::Primed, instances: 1, method: Method::Ask(steps) }
     }
+
+    /// The same for a sandbox whose files are in its image: without the steps that need one on the host; `None` when nothing is left.
+    pub fn without_file(self) -> Option<Self> {
+        match self.method {
+            Method::Ask(steps) if steps.iter().any(|step| step.file.is_some()) => {
+                let steps: Vec<_> = steps.into_iter().filter(|step| step.file.is_none()).collect();
+                (!steps.is_empty()).then_some(Self { method: Method::Ask(steps), ..self })
+            }
+            method => Some(Self { method, ..self }),
+        }
+    }
 }
 
 /// An experiment, for who gives it parameters.
