@@ -79,9 +79,12 @@ async fn wait_until(timer: &AsyncFd<OwnedFd>, at_ns: u64) -> Result<()> {
     let at = Timespec { tv_sec: (at_ns / NS).cast_signed(), tv_nsec: (at_ns % NS).cast_signed() };
     let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
     timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once).context("can't set a timer")?;
-    let mut ready = timer.readable().await.context("can't wait for a timer")?;
     let mut expirations = [0; 8];
-    // The count of expirations is one; reading it makes the timer unreadable again.
-    let _ = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut expirations)?));
-    Ok(())
+    loop {
+        let mut ready = timer.readable().await.context("can't wait for a timer")?;
+        // A timer that was read before is taken for readable until a read says that it is not: that is no expiration yet.
+        if let Ok(read) = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut expirations)?)) {
+            return read.map(drop).context("can't read a timer");
+        }
+    }
 }

@@ -99,6 +99,8 @@ fn an_open_loop_sends_what_is_due_and_a_stall_shows_as_arithmetic_says() {
             let tally = load_on_a_server_that_stalls().await;
             let counts = (tally.good_count(), tally.bad_count(), tally.unsent_count);
             assert_eq!(counts, (500, 0, 0), "{tally:?}");
+            // No answer takes less than a microsecond: a request that is sent before it is due would seem to.
+            assert!(tally.latencies.min() >= 1000, "{} ns", tally.latencies.min());
             // 100 requests are due within the stall; the first waits for all of it, the last hardly, evenly in between.
             let longest = tally.latencies.max();
             let slower = |limit_ms: u64| tally.latencies.count_between(limit_ms * 1_000_000, longest);
