@@ -283,6 +283,7 @@ impl Builder<'_> {
             }
         }
         let mut seen: BTreeSet<_> = self.cells.iter().map(Cell::key).collect();
+        let mut without = Vec::new();
         for experiment in &matrix.experiments {
             let Some(made) = self.experiments.get(experiment.get_ref().as_str()) else { continue };
             let variants = made.variants();
@@ -292,6 +293,10 @@ impl Builder<'_> {
                     continue;
                 }
                 let variants = if sandbox.abilities().host_file { &variants } else { &without_file };
+                if made.needs().file && !sandbox.abilities().host_file {
+                    let what = format!("what `{}` does with a file, for `{}`,", experiment.get_ref(), sandbox.name());
+                    without.push((what, "its workload has its files in its image".to_owned()));
+                }
                 for workload in &workloads {
                     for variant in variants {
                         let cell = Cell {
@@ -309,6 +314,7 @@ impl Builder<'_> {
                 }
             }
         }
+        self.left_out.extend(without);
         Ok(())
     }
 

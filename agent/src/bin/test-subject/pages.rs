@@ -152,7 +152,7 @@ fn obey(memory: *mut c_void, count: usize) -> Result<()> {
                 left -= half;
             }
             "limit" => {
-                // SAFETY: what is left of the mapping, which is readable and which nobody writes to meanwhile.
+                // SAFETY: what is left of the mapping, which nobody writes to meanwhile. Nobody asks this of memory that was closed.
                 let memory = unsafe { std::slice::from_raw_parts(memory.cast::<u8>(), left * PAGE) };
                 say(&format!("{}", limit_bytes_per_s(memory)))?;
                 continue;
