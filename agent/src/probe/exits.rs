@@ -65,6 +65,13 @@ pub fn userspace_exit_name(reason: u32) -> String {
         kvm_bindings::KVM_EXIT_INTR => "intr",
         kvm_bindings::KVM_EXIT_INTERNAL_ERROR => "internal_error",
         kvm_bindings::KVM_EXIT_SYSTEM_EVENT => "system_event",
+        kvm_bindings::KVM_EXIT_IOAPIC_EOI => "ioapic_eoi",
+        kvm_bindings::KVM_EXIT_HYPERV => "hyperv",
+        kvm_bindings::KVM_EXIT_ARM_NISV => "arm_nisv",
+        kvm_bindings::KVM_EXIT_X86_RDMSR => "x86_rdmsr",
+        kvm_bindings::KVM_EXIT_X86_WRMSR => "x86_wrmsr",
+        kvm_bindings::KVM_EXIT_DIRTY_RING_FULL => "dirty_ring_full",
+        kvm_bindings::KVM_EXIT_X86_BUS_LOCK => "x86_bus_lock",
         other => return format!("{other}"),
     };
     name.to_owned()
@@ -73,6 +80,11 @@ pub fn userspace_exit_name(reason: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn returns_to_the_vmm_are_named_and_unknown_ones_stay_numbers() {
+        assert_eq!([2, 26, 4095].map(userspace_exit_name), ["io", "ioapic_eoi", "4095"]);
+    }
 
     #[test]
     fn reasons_are_named_by_the_list_of_their_vendor() {
