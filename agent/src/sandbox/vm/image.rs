@@ -61,8 +61,11 @@ impl Images {
     /// When one is missing; names the places.
     pub fn or_kept(self, guest: &Guest, workload: Option<&str>, floor: Option<&Path>) -> Result<Self> {
         let kept = Kept { guest, workload };
-        // Those that are kept are of the kernel that is kept, which may be on the drive.
-        let symbols = if self.kernel.is_some() || self.drive.is_some() { Need::None } else { Need::Optional };
+        let symbols = match self.symbols {
+            // Those that are kept are of the kernel that is kept, which may be on the drive.
+            None if self.kernel.is_none() && self.drive.is_none() => kept.complete(None, Need::Optional, "symbols")?,
+            given => given,
+        };
         let (kernel, floor) = match guest.kernel {
             Kernel::OfFloor if self.kernel.is_none() => (None, Some(kvm_floor::executable(floor)?)),
             Kernel::OfFloor => (self.kernel, None),
@@ -70,10 +73,6 @@ impl Images {
         };
         let initrd = kept.complete(self.initrd, guest.initrd, "initrd")?;
         let drive = kept.complete(self.drive, guest.drive, "drive")?;
-        let symbols = match self.symbols {
-            None => kept.complete(None, symbols, "symbols")?,
-            given => given,
-        };
         Ok(Self { kernel, floor, initrd, drive, symbols })
     }
 
