@@ -21,6 +21,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -200,7 +201,7 @@ fn a_target_that_changes_meanwhile_is_no_error() {
     let mut told = Told::start("pages anonymous 3000 3000 3000 3000");
     for order in ["grow", "shrink", "shrink", "grow", "exec"] {
         let subject = told.subject(0);
-        let looking = std::thread::spawn(move || analyse(&[subject], &[], false).unwrap());
+        let looking = thread::spawn(move || analyse(&[subject], &[], false).unwrap());
         told.order(order);
         let answer = told.answer();
         assert!(answer == "done" || answer == "ready", "{answer}");
@@ -209,7 +210,7 @@ fn a_target_that_changes_meanwhile_is_no_error() {
     }
     // Ends at the end of its input, in the middle of being looked at.
     let subject = told.subject(0);
-    let looking = std::thread::spawn(move || analyse(&[subject], &[], false));
+    let looking = thread::spawn(move || analyse(&[subject], &[], false));
     told.orders = None;
     looking.join().unwrap().unwrap();
     let pid = told.pid();
@@ -304,7 +305,7 @@ fn what_ksm_has_merged_is_what_it_could_and_what_the_kernel_counts() {
     let deadline = Instant::now() + PATIENCE;
     while told.iter().any(|told| merged(told) < 1000) {
         assert!(Instant::now() < deadline, "{:?}", ksm::Counters::read());
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     let achieved = analyse(&subjects, &[], true).unwrap();
     // The kernel takes a page out of its count for as long as it looks at it again.
@@ -323,14 +324,15 @@ fn what_ksm_has_merged_is_what_it_could_and_what_the_kernel_counts() {
 }
 
 #[test]
-fn looking_at_pages_takes_a_few_times_as_long_as_copying_and_hashing_and_little_memory() {
-    const TEST: &str = "looking_at_pages_takes_a_few_times_as_long_as_copying_and_hashing_and_little_memory";
-    // Of what the process itself can do with the same pages. Without optimisation only the copying and the hashing are fast, and those
-    // are all that it does.
-    const LEAST: f64 = if cfg!(debug_assertions) { 0.2 } else { 0.3 };
+fn pages_are_looked_at_half_as_fast_as_one_core_copies_and_hashes_and_in_little_memory() {
+    const TEST: &str = "pages_are_looked_at_half_as_fast_as_one_core_copies_and_hashes_and_in_little_memory";
     if !knows_frames(TEST) {
         return;
     }
+    // Of what the process itself can do with the same pages on one core. Without optimisation only the copying and the hashing are
+    // fast, and those are all that it does. One core alone has to look up every page besides.
+    let has_one_core = thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let least = if cfg!(debug_assertions) || has_one_core { 0.2 } else { 0.5 };
     let mut told = Told::start("pages anonymous 1000 1000 1000 30000");
     // Others run on the machine too: the two are measured in turn until both were undisturbed.
     let deadline = Instant::now() + PATIENCE;
@@ -343,7 +345,7 @@ fn looking_at_pages_takes_a_few_times_as_long_as_copying_and_hashing_and_little_
         // 64 MB for 8 GiB.
         let share = analysis.table_bytes as f64 / analysis.scanned_bytes as f64;
         assert!(share <= 64e6 / (8_u64 << 30) as f64, "{share} bytes per byte");
-        if fastest >= LEAST * limit {
+        if fastest >= least * limit {
             break;
         }
         assert!(Instant::now() < deadline, "{fastest:.3e} of {limit:.3e} bytes per second");
@@ -381,7 +383,7 @@ fn nobody_stays_held_when_who_holds_is_killed() {
     let deadline = Instant::now() + PATIENCE;
     while state(told.pid()) == 't' {
         assert!(Instant::now() < deadline, "it stays held");
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     told.order("grow");
     assert_eq!(told.answer(), "done", "it goes on where it was");

@@ -2,7 +2,7 @@
 //! others are not.
 //!
 //! ```text
-//! mappings ─► pagemap (which pages are there, in which frames) ─► reader (copies) ─► entry (fingerprint, 24 bytes a page)
+//! mappings ─► pagemap (which pages are there, in which frames) ─► scan (copies) ─► entry (fingerprint, 24 bytes a page)
 //! files in the page cache ──────────────────────────────────────────────────────────►      │
 //!                                                    counts by class, state and reason ◄─ classify (sort, group)
 //! ```
@@ -26,7 +26,7 @@ use entry::{Entry, MOST_SOURCES};
 use pause::Paused;
 use reader::Reader;
 use rustix::param::page_size;
-use scan::Scan;
+use scan::scan;
 use shifted::Shifted;
 use std::{
     collections::BTreeMap,
@@ -115,25 +115,18 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
     let mapped: Vec<_> = subjects.iter().map(mappings_of).collect::<Result<_>>()?;
     let files: Vec<&PathBuf> = files.iter().filter(|path| path.is_file()).collect();
     let room = room(&mapped, &files);
-    let mut scan = Scan::new(room);
     let scanning = Instant::now();
-    for (source, (subject, mappings)) in subjects.iter().zip(&mapped).enumerate() {
-        let looked = scan.process(subject.pid, source, mappings);
-        looked.with_context(|| format!("the memory of process {} can't be read", subject.pid))?;
-    }
-    for (number, path) in files.iter().enumerate() {
-        scan.file(path, subjects.len() + number)?;
-    }
+    let mut found = scan(subjects, &mapped, &files, room)?;
     let scan_time = scanning.elapsed();
     let owners: Vec<Owner> = subjects
         .iter()
         .map(|subject| Owner::Instance(subject.instance))
         .chain(files.iter().map(|_| Owner::File))
         .collect();
-    let (mut counts, ksm_frames) = classify(&mut scan.entries, &owners, most_sharing());
-    let (verified, differed) = verify(&scan.entries, subjects);
-    let shifted = shifted::find(&scan.entries, &pids);
-    for (&(source, region, is_shared), &pages) in &scan.unread {
+    let (mut counts, ksm_frames) = classify(&mut found.entries, &owners, most_sharing());
+    let (verified, differed) = verify(&found.entries, subjects);
+    let shifted = shifted::find(&found.entries, &pids);
+    for (&(source, region, is_shared), &pages) in &found.unread {
         let bin = Bin {
             instance: subjects[source].instance,
             source,
@@ -152,9 +145,9 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
         shifted,
         verified,
         differed,
-        scanned_bytes: scan.scanned_bytes,
+        scanned_bytes: found.scanned_bytes,
         scan_time,
-        table_bytes: (scan.entries.capacity() * size_of::<Entry>()) as u64,
+        table_bytes: (found.entries.capacity() * size_of::<Entry>()) as u64,
         paused: held.map(Paused::end),
         not_paused,
         frames_known,

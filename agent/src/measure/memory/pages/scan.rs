@@ -1,29 +1,90 @@
-//! Looks at every page in memory of a process or of a file.
+//! Looks at every page in memory of processes and of files.
+//!
+//! Copying a page takes the kernel longer than anything else does here: it has to look up each page of the target and to hold it
+//! meanwhile. So while one thread finds the pages, some others copy and hash them, and the target stands still for a shorter time.
+//!
+//! ```text
+//! mappings ─► pagemap ─► portions of up to 4096 pages ─► workers (copy, fingerprint) ─► Found
+//! files ──────────────────────────────────────────────►
+//! ```
 
 use super::{
+    Subject,
     entry::{Entry, Flags, Hasher},
     pagemap::{FrameFlags, HUGE, KSM, PageMap, Present, ZERO_PAGE, zero_frame},
     reader::{BATCH, Buffer, Reader, runs},
 };
 use crate::measure::memory::mapping::{Mapping, Region};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use crossbeam_channel::{Receiver, Sender};
 use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
     param::page_size,
 };
-use std::{collections::BTreeMap, fs::File, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+/// Threads that copy and hash, where there are as many CPUs. More would gain little: they take turns in the target's page tables.
+const MOST_WORKERS: usize = 4;
 
 /// What goes into an analysis.
-pub struct Scan {
-    hasher: Hasher,
-    frame_flags: Option<FrameFlags>,
-    buffer: Buffer,
-    /// The pages.
+#[derive(Default)]
+pub struct Found {
+    /// The pages, in no order.
     pub entries: Vec<Entry>,
     /// Pages that could not be read, by source and kind of memory, and whether they are shared.
     pub unread: BTreeMap<(usize, Region, bool), u64>,
     /// Bytes that were copied and hashed.
     pub scanned_bytes: u64,
+}
+
+/// What a worker does at once.
+enum Work<'a> {
+    Pages(Portion<'a>),
+    File { path: &'a Path, source: usize },
+}
+
+/// Pages of a mapping.
+struct Portion<'a> {
+    pid: i32,
+    common: Common<'a>,
+    pages: Vec<Present>,
+}
+
+/// Looks at the pages of processes, each with its mappings, and of files, of which those in the page cache count. A process that
+/// ends meanwhile is no error: what was there counts. The sources are numbered as they come, files after processes. There is room
+/// for so many pages.
+///
+/// # Errors
+/// When a process may not be looked at, or a file can't be read.
+pub fn scan(subjects: &[Subject], mapped: &[Vec<Mapping>], files: &[&PathBuf], room: usize) -> Result<Found> {
+    let found = Mutex::new(Found { entries: Vec::with_capacity(room), ..Found::default() });
+    let hasher = Hasher::new(page_size());
+    let workers = thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_WORKERS));
+    let (sender, receiver) = crossbeam_channel::bounded(workers);
+    thread::scope(|scope| {
+        let started: Vec<_> = (0..workers)
+            .map(|_| {
+                let (worker, receiver) = (Worker::new(&hasher, &found), receiver.clone());
+                scope.spawn(move || worker.work(&receiver))
+            })
+            .collect();
+        // Only the workers have it, so that giving fails when none is left.
+        drop(receiver);
+        let given = give(subjects, mapped, files, &sender);
+        drop(sender);
+        for worker in started {
+            worker.join().map_err(|_| anyhow!("a thread that looks at pages failed; its message is above"))??;
+        }
+        given
+    })?;
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// What all pages of a mapping have in common.
@@ -66,39 +127,95 @@ impl<'a> Common<'a> {
     }
 }
 
-impl Scan {
-    /// An empty one, with room for so many pages.
-    pub fn new(pages: usize) -> Self {
+/// Gives the workers all that is to be looked at. When there are no more workers, one of them knows why.
+fn give<'a>(
+    subjects: &[Subject],
+    mapped: &'a [Vec<Mapping>],
+    files: &'a [&PathBuf],
+    workers: &Sender<Work<'a>>,
+) -> Result<()> {
+    for (source, (subject, mappings)) in subjects.iter().zip(mapped).enumerate() {
+        let given = give_process(subject.pid, source, mappings, workers);
+        given.with_context(|| unreadable(subject.pid))?;
+    }
+    for (source, path) in (subjects.len()..).zip(files) {
+        if workers.send(Work::File { path, source }).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn give_process<'a>(pid: i32, source: usize, mappings: &'a [Mapping], workers: &Sender<Work<'a>>) -> io::Result<()> {
+    let mut map = match PageMap::open(pid) {
+        Ok(map) => map,
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for mapping in mappings.iter().filter(|mapping| mapping.rss_bytes + mapping.hugetlb_bytes > 0) {
+        if mapping.is_device || mapping.region == Region::Special {
+            continue;
+        }
+        let visited = map.visit(mapping.start..mapping.end, |pages| {
+            let portion = Portion { pid, common: Common::of(mapping, source), pages: pages.to_vec() };
+            workers.send(Work::Pages(portion)).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))
+        });
+        match visited {
+            Err(error) if is_gone(&error) => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(pid: i32) -> String {
+    format!("the memory of process {pid} can't be read")
+}
+
+/// One thread's tools.
+struct Worker<'a> {
+    hasher: &'a Hasher,
+    found: &'a Mutex<Found>,
+    frame_flags: Option<FrameFlags>,
+    buffer: Buffer,
+    /// What was found and not handed over yet, so that the others need not wait for each page.
+    batch: Vec<Entry>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(hasher: &'a Hasher, found: &'a Mutex<Found>) -> Self {
         Self {
-            hasher: Hasher::new(page_size()),
+            hasher,
+            found,
             frame_flags: FrameFlags::open().ok(),
             buffer: Buffer::new(BATCH),
-            entries: Vec::with_capacity(pages),
-            unread: BTreeMap::new(),
-            scanned_bytes: 0,
+            batch: Vec::with_capacity(BATCH),
         }
     }
 
-    /// Takes in the pages of a process with these mappings. A process that ends meanwhile is no error: what was there counts.
-    ///
-    /// # Errors
-    /// When the process may not be looked at.
-    pub fn process(&mut self, pid: i32, source: usize, mappings: &[Mapping]) -> io::Result<()> {
-        let mut map = match PageMap::open(pid) {
-            Ok(map) => map,
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let mut reader = Reader::new(pid);
-        for mapping in mappings.iter().filter(|mapping| mapping.rss_bytes + mapping.hugetlb_bytes > 0) {
-            if mapping.is_device || mapping.region == Region::Special {
-                continue;
-            }
-            let common = Common::of(mapping, source);
-            let visited = map.visit(mapping.start..mapping.end, |pages| self.pages(&common, &mut reader, pages));
-            match visited {
-                Err(error) if is_gone(&error) => return Ok(()),
-                other => other?,
+    fn found(&self) -> MutexGuard<'a, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over the batch, of so many bytes.
+    fn hand_over(&mut self, bytes: u64) {
+        let mut found = self.found();
+        found.entries.append(&mut self.batch);
+        found.scanned_bytes += bytes;
+    }
+
+    fn work(mut self, receiver: &Receiver<Work<'_>>) -> Result<()> {
+        for work in receiver {
+            match work {
+                Work::Pages(Portion { pid, common, pages }) => match self.pages(&common, &mut Reader::new(pid), &pages)
+                {
+                    Err(error) if is_gone(&error) => {}
+                    other => other.with_context(|| unreadable(pid))?,
+                },
+                Work::File { path, source } => {
+                    let looked = self.file(path, source);
+                    looked.with_context(|| format!("could not look at {} in the page cache", path.display()))?;
+                }
             }
         }
         Ok(())
@@ -134,29 +251,22 @@ impl Scan {
             let read = reader.read(first, self.buffer.pages(left.len()), mapping.is_readable)?;
             for (content, (page, flags)) in self.buffer.pages(read).chunks_exact(size).zip(left) {
                 let flags = common.flags(page, *flags);
-                self.entries.push(Entry::new(self.hasher.of(content), page.frame, flags, common.source, page.page));
+                self.batch.push(Entry::new(self.hasher.of(content), page.frame, flags, common.source, page.page));
             }
-            self.scanned_bytes += (read * size) as u64;
+            self.hand_over((read * size) as u64);
             done += read;
             if read < left.len() {
                 // It is no longer there, or nobody may read it: which of the two, nobody tells.
                 let shared = !pages[done].0.is_exclusive;
-                *self.unread.entry((common.source, mapping.region, shared)).or_default() += 1;
+                *self.found().unread.entry((common.source, mapping.region, shared)).or_default() += 1;
                 done += 1;
             }
         }
         Ok(())
     }
 
-    /// Takes in the pages of a file that are in the page cache.
-    ///
-    /// # Errors
-    /// When it can't be read; names it.
-    pub fn file(&mut self, path: &Path, source: usize) -> Result<()> {
-        self.file_pages(path, source).with_context(|| format!("could not look at {} in the page cache", path.display()))
-    }
-
-    fn file_pages(&mut self, path: &Path, source: usize) -> Result<()> {
+    /// The pages of a file that are in the page cache.
+    fn file(&mut self, path: &Path, source: usize) -> Result<()> {
         let file = File::open(path)?;
         let length = usize::try_from(file.metadata()?.len())?;
         if length == 0 {
@@ -203,10 +313,10 @@ impl Scan {
                 // Zeros in a file are no reason to call a page of zeros the file's.
                 if !content.is_zero() {
                     let frame = frames.get(&page).copied().unwrap_or(0);
-                    self.entries.push(Entry::new(content, frame, flags, source, page - address / size));
+                    self.batch.push(Entry::new(content, frame, flags, source, page - address / size));
                 }
             }
-            self.scanned_bytes += read as u64 * size;
+            self.hand_over(read as u64 * size);
         }
         Ok(())
     }
