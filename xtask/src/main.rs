@@ -7,6 +7,7 @@ mod cpio;
 mod debian;
 mod docker;
 mod ebpf;
+mod ext4;
 mod images;
 mod kernel;
 mod lab;

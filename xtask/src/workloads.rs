@@ -32,7 +32,8 @@ pub fn build(shell: &Shell) -> Result<()> {
     go(shell, &folder.join("go"))?;
     node(shell, &folder.join("node"))?;
     python(shell, &folder.join("python"))?;
-    static_file(&folder.join("static_file.zip"))
+    static_file()?;
+    Ok(())
 }
 
 /// Builds the one that no compiler but Rust's is needed for.
@@ -114,11 +115,15 @@ fn python(shell: &Shell, folder: &Path) -> Result<()> {
     root.finish(&[&program.display().to_string(), "/app/main.py"])
 }
 
-/// Writes the archive, unless it is there. It is the same on every machine: random bytes from a fixed seed, which no compression
-/// and no page sharing can make smaller.
-fn static_file(path: &Path) -> Result<()> {
+/// Writes the archive, unless it is there, and tells where. It is the same on every machine: random bytes from a fixed seed, which
+/// no compression and no page sharing can make smaller.
+///
+/// # Errors
+/// When it can't be written.
+pub fn static_file() -> Result<PathBuf> {
+    let path = target().join("workloads/static_file.zip");
     if path.is_file() {
-        return Ok(());
+        return Ok(path);
     }
     let partial = path.with_added_extension("partial");
     let file = File::create(&partial).with_context(|| format!("can't make {}", partial.display()))?;
@@ -134,5 +139,6 @@ fn static_file(path: &Path) -> Result<()> {
         archive.write_all(&content)?;
     }
     archive.finish()?.flush()?;
-    std::fs::rename(&partial, path).with_context(|| format!("can't name {}", path.display()))
+    std::fs::rename(&partial, &path).with_context(|| format!("can't name {}", path.display()))?;
+    Ok(path)
 }

@@ -295,7 +295,7 @@ impl Builder<'_> {
                 let variants = if sandbox.abilities().host_file { &variants } else { &without_file };
                 if made.needs().file && !sandbox.abilities().host_file {
                     let what = format!("what `{}` does with a file, for `{}`,", experiment.get_ref(), sandbox.name());
-                    without.push((what, "its workload has its files in its image".to_owned()));
+                    without.push((what, "it has no disk with the file that its workload serves".to_owned()));
                 }
                 for workload in &workloads {
                     for variant in variants {
@@ -357,7 +357,7 @@ impl Builder<'_> {
         };
         if !abilities.host_file && needs_file(&**made) {
             return impossible(format!(
-                "`{kind}` needs the workload's file on the host's disk, and `{name}` has its own in its image: it can do {}",
+                "`{kind}` needs the file that the workload serves, and `{name}` has no disk with it: it can do {}",
                 doable(&self.experiments, |made| !needs_file(made))
             ));
         }

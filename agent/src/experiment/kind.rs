@@ -106,7 +106,7 @@ impl Variant {
         Self { name: String::new(), cache: CacheState::Primed, instances: 1, method: Method::Ask(steps) }
     }
 
-    /// The same for a sandbox whose files are in its image: without the steps that need one on the host; `None` when nothing is left.
+    /// The same for a sandbox without the file that workloads serve: without the steps that need it; `None` when nothing is left.
     pub fn without_file(self) -> Option<Self> {
         match self.method {
             Method::Ask(steps) if steps.iter().any(|step| step.file.is_some()) => {

@@ -84,9 +84,12 @@ async fn take(
     Ok(())
 }
 
-/// The file on the host's disk that the workload's `/read`, `/static` and `/unzip` use.
+/// The file on the host's disk that the workload's `/read`, `/static` and `/unzip` use: itself, or the disk that a guest has it on.
 fn static_file(trial: &Trial) -> Result<PathBuf> {
     let instance = trial.instance().context("the instance was lost")?;
+    if let Some(disk) = instance.static_disk() {
+        return Ok(disk);
+    }
     let file = trial.static_file().context("the workload has no static file; `cargo xtask workloads` makes one")?;
     let name = file.file_name();
     let own = instance.files().into_iter().find(|path| path.file_name() == name);

@@ -171,7 +171,7 @@ pub trait Sandbox: Send + Sync {
 pub struct Abilities {
     /// The workload in them answers requests.
     pub server: bool,
-    /// The workload's static file is on the host's disk, not in an image.
+    /// The workload's static file is on the host's disk: a file of its own there, or one of a disk that is.
     pub host_file: bool,
     /// The probes can tell those that are started at the same time apart. They can't where a daemon starts all of them, on one device.
     pub apart: bool,
@@ -351,6 +351,11 @@ pub struct Daemon {
 pub trait Instance: Send {
     /// Files that its start reads (runtime, workload, images): their state in the page cache is a condition.
     fn files(&self) -> Vec<PathBuf>;
+
+    /// The disk of a guest that holds its workload's static file; `None`: it is a file of the host.
+    fn static_disk(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// How it tells that it is ready.
     fn readiness(&self) -> Readiness;

@@ -9,6 +9,8 @@
 //! | `/modules/NAME.ko` | the modules |
 //! | `/command` | what is executed, a word on each line; the workload's arguments follow |
 //!
+//! The first disk, if there is one, holds the file that the workload serves: it is mounted on `/data`.
+//!
 //! The lines it prints are milestones for whoever reads the console. Whatever goes wrong is a line too, and the end of the
 //! machine.
 
@@ -73,6 +75,7 @@ fn run() -> Result<Infallible, Problem> {
         say(&problem);
     }
     load_modules()?;
+    mount_data()?;
     let mut arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let (Some(address), Some(gateway)) = (arguments.next(), arguments.next()) else {
         return Err("its arguments are ADDRESS/PREFIX GATEWAY and those of the workload".to_owned());
@@ -95,6 +98,17 @@ fn load_modules() -> Result<(), Problem> {
         finit_module(file, c"", 0).map_err(|error| format!("can't load {path}: {error}"))?;
     }
     Ok(())
+}
+
+fn mount_data() -> Result<(), Problem> {
+    const DISK: &str = "/dev/vda";
+    const PLACE: &str = "/data";
+    if !Path::new(DISK).exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(PLACE).map_err(|error| format!("can't make {PLACE}: {error}"))?;
+    mount(DISK, PLACE, "ext4", MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID, None)
+        .map_err(|error| format!("can't mount {DISK}: {error}"))
 }
 
 /// Runs the workload, and ends the machine when it ends.

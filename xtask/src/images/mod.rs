@@ -1,5 +1,5 @@
-//! Images for virtual machines, made without root into `target/images`: for the guest `linux` a stock kernel, and for each
-//! workload an initial RAM disk with an init of our own.
+//! Images for virtual machines, made without root into `target/images`: for the guest `linux` a stock kernel, for each workload an
+//! initial RAM disk with an init of our own, and for all of them a disk with the file that they serve.
 //!
 //! An image is made anew only when something that goes into it has changed: its key is a hash of all of that.
 
@@ -7,6 +7,7 @@ mod vmlinux;
 
 use crate::{
     cpio::Archive,
+    ext4,
     kernel::{Files, Kernel, name_of},
     root::{root, target},
     setup, workloads,
@@ -25,6 +26,9 @@ use xshell::{Shell, cmd};
 /// Series of the kernel, unless somebody decides.
 const KERNEL: &str = "6.1";
 
+/// What a file system takes for itself, beside a share of its content.
+const LEAST_MIB: u64 = 4;
+
 /// Which kernel.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -37,8 +41,13 @@ pub struct Arguments {
 }
 
 /// Drivers of the devices that VMMs offer, with the bus that only they need. Stock kernels have them as modules.
-const MODULES: [(&str, Option<&str>); 3] =
-    [("virtio_mmio", Some("mmio")), ("virtio_pci", Some("pci")), ("virtio_net", None)];
+const MODULES: [(&str, Option<&str>); 5] = [
+    ("virtio_mmio", Some("mmio")),
+    ("virtio_pci", Some("pci")),
+    ("virtio_net", None),
+    ("virtio_blk", None),
+    ("ext4", None),
+];
 
 /// Builds them.
 ///
@@ -74,6 +83,7 @@ fn build(shell: &Shell, kernel: &Kernel, refresh: bool) -> Result<()> {
     if let Err(error) = build_symbols(shell, &kernel, &folder.join("symbols")) {
         println!("the guest boots, but the addresses at which it exits will have no names: {error:#}");
     }
+    build_data(shell, &folder.join("data"))?;
     let init = build_init(shell)?;
     let mut built = 0;
     for name in workloads::NAMES {
@@ -114,6 +124,22 @@ fn build_symbols(shell: &Shell, kernel: &Path, at: &Path) -> Result<()> {
         let table = cmd!(shell, "{program} {finder} {kernel}").quiet().ignore_stderr().read();
         let table = table.with_context(|| format!("no names of functions were found in {}", kernel.display()))?;
         fs::write(partial, table).with_context(|| format!("can't write {}", partial.display()))
+    })
+}
+
+/// Makes the disk with the file that workloads serve, as `/static_file`.
+fn build_data(shell: &Shell, at: &Path) -> Result<()> {
+    let file = workloads::static_file()?;
+    let content = fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
+    let mut key = Key::default();
+    key.add("static_file", &content);
+    key.add("file system", ext4::OPTIONS.join(" ").as_bytes());
+    build_unless_known(at, key, |partial| {
+        let folder = tempfile::tempdir().context("can't make a folder")?;
+        let inside = folder.path().join("static_file");
+        shell.copy_file(&file, inside)?;
+        let mib = (content.len() as u64).div_ceil(1 << 20);
+        ext4::make(shell, partial, mib + mib / 8 + LEAST_MIB, Some(folder.path()))
     })
 }
 

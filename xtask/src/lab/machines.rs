@@ -88,7 +88,7 @@ pub fn gather(shell: &Shell, folder: &Path) -> Result<Machines> {
         shell.copy_file(&program, place.join(FIRECRACKER))?;
     }
     let (from, to) = (images.join("linux"), content.join("images/linux"));
-    for file in ["kernel", "symbols", "rust/initrd"] {
+    for file in ["kernel", "symbols", "data", "rust/initrd"] {
         let place = to.join(file);
         shell.create_dir(place.parent().unwrap_or(&to))?;
         shell.copy_file(from.join(file), &place)?;

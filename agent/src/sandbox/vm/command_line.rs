@@ -21,12 +21,16 @@ use std::path::Path;
 /// Bytes of the longest command line: Linux on x86-64 cuts it off there.
 const MOST_BYTES: usize = 2047;
 
-/// Where workloads in a guest may write, and the file that they serve.
+/// Where workloads in a guest may write.
 const SCRATCH: &str = "/tmp/unzipped";
-const STATIC_FILE: &str = "/static_file";
 
-/// The pattern with its places filled.
-pub fn expand(pattern: &str, specification: &Specification, network: Option<&Network>) -> Result<String> {
+/// The pattern with its places filled, for a workload that serves this file of the guest.
+pub fn expand(
+    pattern: &str,
+    specification: &Specification,
+    network: Option<&Network>,
+    static_file: Option<&Path>,
+) -> Result<String> {
     let mut parts = pattern.split('%');
     let mut line = parts.next().unwrap_or_default().to_owned();
     let mut escaped = false;
@@ -42,7 +46,7 @@ pub fn expand(pattern: &str, specification: &Specification, network: Option<&Net
             continue;
         }
         let end = part.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(part.len());
-        line.push_str(&value(&part[..end], specification, network)?);
+        line.push_str(&value(&part[..end], specification, network, static_file)?);
         line.push_str(&part[end..]);
     }
     ensure!(line.len() <= MOST_BYTES, "the guest's command line has {} bytes: {MOST_BYTES} are the most", line.len());
@@ -53,7 +57,12 @@ pub fn expand(pattern: &str, specification: &Specification, network: Option<&Net
     Ok(line)
 }
 
-fn value(place: &str, specification: &Specification, network: Option<&Network>) -> Result<String> {
+fn value(
+    place: &str,
+    specification: &Specification,
+    network: Option<&Network>,
+    static_file: Option<&Path>,
+) -> Result<String> {
     let own = || -> Result<&Private> {
         let own = network.and_then(Network::private);
         own.with_context(|| format!("`%{place}` in a command line: this guest has no network"))
@@ -73,7 +82,6 @@ fn value(place: &str, specification: &Specification, network: Option<&Network>) 
         "tsc" => tsc_khz().context("`%tsc` in a command line: this machine has no time stamp counter")?.to_string(),
         "app" => {
             let network = network.context("`%app` in a command line: this guest has no network to call back by")?;
-            let static_file = specification.workload.static_file.as_ref().map(|_| Path::new(STATIC_FILE));
             let arguments = specification.arguments(network, static_file, Path::new(SCRATCH));
             let spaced = arguments.iter().find(|argument| argument.contains(char::is_whitespace));
             if let Some(argument) = spaced {
@@ -109,9 +117,10 @@ mod tests {
 
     #[test]
     fn places_are_filled_and_unknown_ones_named() {
-        let expand = |pattern| expand(pattern, &specification(), Some(&Network::Host));
+        let (network, file) = (Some(&Network::Host), Some(Path::new("/data/file")));
+        let expand = |pattern| expand(pattern, &specification(), network, file);
         assert_eq!(expand("console=ttyS0 -- %app").unwrap(), {
-            "console=ttyS0 -- http://127.0.0.1:3999/ready/a1 --scratch /tmp/unzipped --port 8080"
+            "console=ttyS0 -- http://127.0.0.1:3999/ready/a1 --static-file /data/file --scratch /tmp/unzipped --port 8080"
         });
         assert_eq!(expand("50%% of %port, 100%%%port").unwrap(), "50% of 8080, 100%8080");
         assert!(expand("%pi").unwrap_err().to_string().contains("`%pi`"));

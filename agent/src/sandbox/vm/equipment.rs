@@ -53,7 +53,7 @@ impl<V: Vmm> Vm<V> {
         for (marker, text) in expected {
             messages.expect(marker, text);
         }
-        let watched = Watched { control, messages, shown, thread_roles: self.vmm.thread_roles() };
+        let watched = Watched { control, messages, shown, thread_roles: self.vmm.thread_roles(), static_disk: None };
         Ok(Equipment { executable, program, console, watched, files, conditions })
     }
 }

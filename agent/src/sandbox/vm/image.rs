@@ -44,6 +44,8 @@ pub struct Images {
     pub initrd: Option<PathBuf>,
     /// Raw disk.
     pub drive: Option<PathBuf>,
+    /// Raw disk with the file that the workload serves.
+    pub data: Option<PathBuf>,
     /// What names the functions of the kernel; nothing boots from it.
     pub symbols: Option<PathBuf>,
 }
@@ -73,7 +75,8 @@ impl Images {
         };
         let initrd = kept.complete(self.initrd, guest.initrd, "initrd")?;
         let drive = kept.complete(self.drive, guest.drive, "drive")?;
-        Ok(Self { kernel, floor, initrd, drive, symbols })
+        let data = kept.complete(self.data, guest.data, "data")?;
+        Ok(Self { kernel, floor, initrd, drive, data, symbols })
     }
 
     /// What there is, in words.
@@ -100,12 +103,18 @@ impl Images {
         }
         if let Some(initrd) = &self.initrd {
             check_initrd(initrd)?;
-            if guest.holds_workload && directories().iter().any(|directory| initrd.starts_with(directory)) {
-                ensure_fresh(initrd, workload)?;
+            if guest.holds_workload && is_kept(initrd) {
+                ensure_fresh(initrd, &workload.content.written_last())?;
             }
         }
         if let Some(drive) = &self.drive {
             check_drive(drive)?;
+        }
+        if let Some(data) = &self.data {
+            check_data(data)?;
+            if let Some(file) = workload.static_file.as_ref().filter(|_| is_kept(data)) {
+                ensure_fresh(data, file)?;
+            }
         }
         Ok(())
     }
@@ -127,8 +136,8 @@ impl Images {
             FileSharing::Shared => Access::ReadOnly,
             FileSharing::Overlay => Access::Overlay,
             FileSharing::Copy => {
-                let Self { kernel, initrd, drive, .. } = &mut images;
-                for (name, image) in [("kernel", kernel), ("initrd", initrd), ("drive", drive)] {
+                let Self { kernel, initrd, drive, data, .. } = &mut images;
+                for (name, image) in [("kernel", kernel), ("initrd", initrd), ("drive", drive), ("data", data)] {
                     let Some(image) = image else { continue };
                     let copy = directory.join(name);
                     fs::copy(&*image, &copy)
@@ -310,14 +319,38 @@ fn check_drive(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails when an image that is kept for a workload is older than that workload: it holds another build of it.
-fn ensure_fresh(image: &Path, workload: &Workload) -> Result<()> {
-    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    let content = workload.content.written_last();
-    let (Ok(image_changed), Ok(workload_changed)) = (changed(image), changed(&content)) else { return Ok(()) };
+/// Fails unless the file has a file system that the guest can mount.
+fn check_data(file: &Path) -> Result<()> {
+    /// Of ext2, ext3 and ext4 (`Documentation/filesystems/ext4/super.rst` of the kernel).
+    const SUPERBLOCK: usize = 1024;
+    const MAGIC: [u8; 2] = [0x53, 0xef];
+    let shown = file.display();
+    let (size, beginning) = look_at(file, "disk with the workload's file")?;
+    let word = |at: usize| {
+        let bytes = beginning.get(SUPERBLOCK + at..SUPERBLOCK + at + 4);
+        bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+    };
     ensure!(
-        image_changed >= workload_changed,
-        "{} is older than the workload {}: `cargo xtask images` builds it anew",
+        beginning.get(SUPERBLOCK + 0x38..SUPERBLOCK + 0x3a) == Some(&MAGIC),
+        "the disk {shown} has no ext4 file system: `cargo xtask images` makes one"
+    );
+    let needed = u64::from(word(0x4)) << (10 + word(0x18).min(6));
+    ensure!(size >= needed, "the disk {shown} is cut off: it has {size} bytes of {needed}");
+    Ok(())
+}
+
+/// Whether an image is one of those that are kept, not one that a person has given.
+fn is_kept(image: &Path) -> bool {
+    directories().iter().any(|directory| image.starts_with(directory))
+}
+
+/// Fails when an image is older than what of the workload is in it: it holds another version of that.
+fn ensure_fresh(image: &Path, content: &Path) -> Result<()> {
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    let (Ok(image_changed), Ok(content_changed)) = (changed(image), changed(content)) else { return Ok(()) };
+    ensure!(
+        image_changed >= content_changed,
+        "{} is older than {}, which it holds: `cargo xtask images` builds it anew",
         image.display(),
         content.display()
     );

@@ -35,6 +35,7 @@ pub struct VmInstance {
     messages: Console,
     shown: Shown,
     thread_roles: &'static [ThreadRule],
+    static_disk: Option<PathBuf>,
     launched: bool,
     /// What was asked of the VMM in the launch, and done.
     done: Option<Reached>,
@@ -43,8 +44,8 @@ pub struct VmInstance {
 
 impl VmInstance {
     pub(super) fn new(inner: Box<dyn Instance>, watched: Watched) -> Self {
-        let Watched { control, messages, shown, thread_roles } = watched;
-        Self { inner, control, messages, shown, thread_roles, launched: false, done: None, died: None }
+        let Watched { control, messages, shown, thread_roles, static_disk } = watched;
+        Self { inner, control, messages, shown, thread_roles, static_disk, launched: false, done: None, died: None }
     }
 
     /// What the VMM itself said, as a further line.
@@ -79,6 +80,10 @@ impl VmInstance {
 }
 
 impl Instance for VmInstance {
+    fn static_disk(&self) -> Option<PathBuf> {
+        self.static_disk.clone()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.inner.files()
     }

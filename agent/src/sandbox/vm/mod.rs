@@ -121,6 +121,8 @@ pub struct Machine {
     pub initrd: Option<PathBuf>,
     /// Its drive.
     pub drive: Option<Drive>,
+    /// The disk with the file that its workload serves.
+    pub data: Option<Drive>,
     /// Words for its kernel; `None`: the guest takes none.
     pub command_line: Option<String>,
     /// Size of its memory.
@@ -131,6 +133,14 @@ pub struct Machine {
     pub nic: Option<Nic>,
     /// Whether it has a serial line, which is the VMM's standard output.
     pub console: bool,
+}
+
+impl Machine {
+    /// Its disks in the order in which the guest meets them, each with a name.
+    fn drives(&self) -> impl Iterator<Item = (&'static str, &Drive)> {
+        let all = [("drive0", &self.drive), ("data0", &self.data)];
+        all.into_iter().filter_map(|(name, drive)| Some((name, drive.as_ref()?)))
+    }
 }
 
 /// A raw disk.
@@ -233,6 +243,11 @@ pub struct Vm<V> {
     pub initrd: Option<PathBuf>,
     /// Raw disk; without it the one that is kept for this guest.
     pub drive: Option<PathBuf>,
+    /// Raw disk with the file that the workload serves; without it the one that is kept for this guest.
+    pub data: Option<PathBuf>,
+    /// Whether the drive has that file, for a guest that takes no disk for it.
+    #[serde(default)]
+    pub holds_file: bool,
     /// Names of the functions of the guest's kernel (an ELF file with symbols, or a table such as `System.map`); without it those
     /// that are kept for this guest.
     pub symbols: Option<PathBuf>,
@@ -264,6 +279,8 @@ impl<V: Vmm> Vm<V> {
             kernel: None,
             initrd: None,
             drive: None,
+            data: None,
+            holds_file: false,
             symbols: None,
             command_line: None,
             memory: None,
@@ -278,10 +295,19 @@ impl<V: Vmm> Vm<V> {
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
             drive: self.drive.clone(),
+            data: self.data.clone(),
             symbols: self.symbols.clone(),
             floor: None,
         };
         given.or_kept(self.guest, workload, self.floor.as_deref())
+    }
+
+    /// The disk that holds the file that the workload serves, and where that is for the guest; `None`: the guest has none.
+    fn static_disk(&self, images: &Images) -> Option<(PathBuf, &'static Path)> {
+        let on_drive =
+            || images.drive.clone().filter(|_| self.holds_file).map(|drive| (drive, Path::new("/static_file")));
+        // Where the init of ours mounts it.
+        images.data.clone().map(|data| (data, Path::new("/data/static_file"))).or_else(on_drive)
     }
 
     fn memory_bytes(&self, specification: &Specification, images: &Images) -> Result<u64> {
@@ -342,7 +368,10 @@ impl<V: Vmm> Vm<V> {
             .and_then(Network::private)
             .and_then(|private| Some(Nic { tap: super::network::TAP, link_address: private.guest?.link_address }));
         let pattern = self.command_line.as_deref().or(guest.command_line);
-        let command_line = pattern.map(|pattern| command_line::expand(pattern, specification, network.as_ref()));
+        let (static_disk, static_file) = self.static_disk(&images).unzip();
+        let static_file = static_file.filter(|_| specification.workload.static_file.is_some());
+        let command_line =
+            pattern.map(|pattern| command_line::expand(pattern, specification, network.as_ref(), static_file));
         let machine = Machine {
             label: specification.label.clone(),
             directory: specification.directory.clone(),
@@ -350,6 +379,7 @@ impl<V: Vmm> Vm<V> {
             kernel: images.kernel.clone(),
             initrd: images.initrd.clone(),
             drive: images.drive.clone().map(|file| Drive { file, access: sharing }),
+            data: images.data.clone().map(|file| Drive { file, access: sharing }),
             command_line: command_line.transpose()?,
             memory_bytes: self.memory_bytes(specification, &images)?,
             vcpus: specification.resources.vcpus.unwrap_or(1),
@@ -372,7 +402,7 @@ impl<V: Vmm> Vm<V> {
         conditions.extend(machine.command_line.map(|line| ("command-line".to_owned(), line)));
         let files = [vec![executable], files].concat();
         let plan = Plan { program: (program, console), files, readiness, roles: self.vmm.roles(), network, conditions };
-        Ok((plan, watched))
+        Ok((plan, Watched { static_disk, ..watched }))
     }
 }
 
@@ -382,11 +412,12 @@ struct Watched {
     messages: super::console::Console,
     shown: Shown,
     thread_roles: &'static [ThreadRule],
+    static_disk: Option<PathBuf>,
 }
 
 /// How the guest came to its files, in the words of the tables.
 fn files_condition(machine: &Machine, asked: FileSharing) -> &'static str {
-    match (machine.drive.as_ref().map(|drive| drive.access), asked) {
+    match (machine.drives().next().map(|(_, drive)| drive.access), asked) {
         (Some(Access::ReadOnly), _) => "one drive for all, read-only",
         (Some(Access::Own), _) => "a copy of the images",
         (Some(Access::Overlay), _) => "one drive for all, below a layer that is thrown away",
@@ -424,7 +455,8 @@ impl<V: Vmm> Sandbox for Vm<V> {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { server: !matches!(self.guest.ready, Ready::Done(_)), host_file: false, apart: true }
+        let host_file = self.images(None).is_ok_and(|images| self.static_disk(&images).is_some());
+        Abilities { server: !matches!(self.guest.ready, Ready::Done(_)), host_file, apart: true }
     }
 
     fn provenance(&self) -> Result<BTreeMap<String, String>> {
@@ -434,7 +466,12 @@ impl<V: Vmm> Sandbox for Vm<V> {
             provenance.insert(format!("{name}.{key}"), value);
         }
         let images = self.images(None)?;
-        let files = [("kernel", images.kernel.or(images.floor)), ("initrd", images.initrd), ("drive", images.drive)];
+        let files = [
+            ("kernel", images.kernel.or(images.floor)),
+            ("initrd", images.initrd),
+            ("drive", images.drive),
+            ("data", images.data),
+        ];
         for (what, file) in files {
             if let Some(file) = file {
                 provenance.insert(format!("{name}.{what}.path"), file.display().to_string());

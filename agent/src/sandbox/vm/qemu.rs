@@ -235,7 +235,7 @@ impl Vmm for Qemu {
         arguments.pair("-serial", if machine.console { "stdio" } else { "none" });
         arguments.pair("-chardev", format!("socket,id=qmp,fd={}", theirs.as_raw_fd()));
         arguments.pair("-mon", "chardev=qmp,mode=control");
-        let mut files: Vec<_> = machine.drive.iter().map(|drive| drive.file.clone()).collect();
+        let mut files: Vec<_> = machine.drives().map(|(_, drive)| drive.file.clone()).collect();
         if board.boot == Boot::Kernel {
             for (option, image) in [("-kernel", &machine.kernel), ("-initrd", &machine.initrd)] {
                 if let Some(image) = image {
@@ -250,8 +250,8 @@ impl Vmm for Qemu {
         if let Some(nic) = &machine.nic {
             arguments.nic(nic, board.bus);
         }
-        if let Some(drive) = &machine.drive {
-            arguments.drive(drive, board.bus)?;
+        for (name, drive) in machine.drives() {
+            arguments.drive(name, drive, board.bus)?;
         }
         arguments.all(board.arguments);
         arguments.all(&self.arguments);
@@ -295,17 +295,17 @@ impl Arguments {
         self.pair("-device", format!("virtio-net-{},netdev=net0,mac={address}{no_firmware}", bus.suffix()));
     }
 
-    fn drive(&mut self, drive: &Drive, bus: Bus) -> Result<()> {
+    fn drive(&mut self, name: &str, drive: &Drive, bus: Bus) -> Result<()> {
         let access = match drive.access {
             Access::ReadOnly => "read-only=on",
             Access::Own => "read-only=off",
             // The layer is a file without a name, which goes with QEMU.
             Access::Overlay => "snapshot=on",
         };
-        let mut value = OsString::from(format!("if=none,id=drive0,format=raw,{access},file="));
+        let mut value = OsString::from(format!("if=none,id={name},format=raw,{access},file="));
         value.push(escaped(&drive.file)?);
         self.pair("-drive", value);
-        self.pair("-device", format!("virtio-blk-{},drive=drive0", bus.suffix()));
+        self.pair("-device", format!("virtio-blk-{},drive={name}", bus.suffix()));
         Ok(())
     }
 }
@@ -333,6 +333,7 @@ mod tests {
             kernel: Some("/images/kernel".into()),
             initrd: None,
             drive,
+            data: None,
             command_line: Some("a b".into()),
             memory_bytes: 64 << 20,
             vcpus: 2,

@@ -201,8 +201,8 @@ impl Vmm for Firecracker {
                 Some(Api::of(directory.join(SOCKET))?)
             }
         };
-        let drive = machine.drive.as_ref().map(|drive| &drive.file);
-        let files = [machine.kernel.as_ref(), machine.initrd.as_ref(), drive].into_iter().flatten().cloned().collect();
+        let drives = machine.drives().map(|(_, drive)| &drive.file);
+        let files = machine.kernel.iter().chain(&machine.initrd).chain(drives).cloned().collect();
         Ok(Start { files, ..self.execute(machine, arguments, control)? })
     }
 
@@ -234,7 +234,7 @@ fn configuration(machine: &Machine) -> Result<Value> {
     if let Some(initrd) = &machine.initrd {
         source["initrd_path"] = json!(initrd);
     }
-    let drives = machine.drive.iter().map(|drive| {
+    let drives = machine.drives().map(|(name, drive)| {
         let is_read_only = match drive.access {
             Access::ReadOnly => true,
             Access::Own => false,
@@ -242,7 +242,7 @@ fn configuration(machine: &Machine) -> Result<Value> {
         };
         // Firecracker would tell the kernel to mount a root device.
         Ok(json!({
-            "drive_id": "drive0",
+            "drive_id": name,
             "path_on_host": drive.file,
             "is_root_device": false,
             "is_read_only": is_read_only,
@@ -303,6 +303,7 @@ mod tests {
             kernel: Some("/images/kernel".into()),
             initrd: Some("/images/initrd".into()),
             drive: None,
+            data: None,
             command_line: Some("console=ttyS0 quiet -- 10.0.0.2/30 console=x".into()),
             memory_bytes: 64 << 20,
             vcpus: 2,

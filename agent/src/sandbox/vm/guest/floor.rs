@@ -18,6 +18,7 @@ pub const FLOOR: Guest = Guest {
     kernel: Kernel::OfFloor,
     initrd: Need::None,
     drive: Need::None,
+    data: Need::None,
     holds_workload: false,
     remedy: "`cargo build` makes it beside sandscope",
     command_line: Some("stay=1"),

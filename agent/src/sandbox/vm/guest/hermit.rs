@@ -16,6 +16,7 @@ pub const HERMIT: Guest = Guest {
     kernel: Kernel::Image(Need::Required),
     initrd: Need::Required,
     drive: Need::None,
+    data: Need::None,
     holds_workload: false,
     remedy: "build it with the project's tools (docs/sandboxes.md)",
     command_line: Some("-ip %ip -mask %netmask -gateway %gateway -- %app"),

@@ -12,10 +12,11 @@ use super::{
 /// See above.
 pub const LINUX: Guest = Guest {
     name: "linux",
-    about: "a distribution's Linux kernel, an init of our own, and the workload in memory",
+    about: "a distribution's Linux kernel, an init of our own, and the workload in memory; the file it serves is on a disk",
     kernel: Kernel::Image(Need::Required),
     initrd: Need::Required,
     drive: Need::None,
+    data: Need::Optional,
     holds_workload: true,
     remedy: "`cargo xtask images` builds it",
     // What init needs stands behind `--`, where the kernel leaves it alone. `quiet`: each byte of the console costs an exit.

@@ -38,6 +38,8 @@ pub struct Guest {
     pub initrd: Need,
     /// Whether it needs a drive.
     pub drive: Need,
+    /// Whether it takes a disk with the file that the workload serves.
+    pub data: Need,
     /// Whether the images that are kept for it hold the workload as `cargo xtask workloads` built it.
     pub holds_workload: bool,
     /// What a person can do when an image is missing.

@@ -19,6 +19,7 @@ pub const NANOS: Guest = Guest {
     kernel: Kernel::Image(Need::Optional),
     initrd: Need::None,
     drive: Need::Required,
+    data: Need::None,
     holds_workload: false,
     remedy: "build it with the project's tools (docs/sandboxes.md)",
     command_line: None,

@@ -16,6 +16,7 @@ pub const OSV: Guest = Guest {
     kernel: Kernel::Image(Need::Required),
     initrd: Need::None,
     drive: Need::Required,
+    data: Need::None,
     holds_workload: false,
     remedy: "build it with the project's tools (docs/sandboxes.md)",
     command_line: Some("--rootfs=rofs --ip=eth0,%ip,%netmask --defaultgw=%gateway --nameserver=%gateway /app %app"),

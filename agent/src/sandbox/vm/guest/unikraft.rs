@@ -16,6 +16,7 @@ pub const UNIKRAFT: Guest = Guest {
     kernel: Kernel::Image(Need::Required),
     initrd: Need::Optional,
     drive: Need::None,
+    data: Need::None,
     holds_workload: false,
     remedy: "build it with the project's tools (docs/sandboxes.md)",
     command_line: Some("netdev.ip=%ip/%prefix:%gateway -- %app"),
