@@ -151,6 +151,40 @@ fn an_initial_ram_disk_that_is_missing_or_cut_off_is_named_before_anything_start
 }
 
 #[test]
+fn a_disk_that_is_none_or_cut_off_is_named_before_anything_starts() {
+    const TEST: &str = "a_disk_that_is_none_or_cut_off_is_named_before_anything_starts";
+    let Some(machine) = linux(TEST, "rust") else { return };
+    let bench = Bench::new();
+    let whole = fs::read(machine.data.as_ref().expect("`cargo xtask images` makes it")).unwrap();
+    let disk = bench.base.join("the-disk");
+    for (label, content, expected) in
+        [("data1", &whole[..whole.len() / 2], "cut off"), ("data2", &[7; 4096], "no ext4 file system")]
+    {
+        fs::write(&disk, content).unwrap();
+        let error = refused(&bench, label, &Vm { data: Some(disk.clone()), ..machine.clone() });
+        assert!(error.contains(expected) && error.contains(disk.to_str().unwrap()), "{error}");
+    }
+    fs::remove_file(disk).unwrap();
+}
+
+#[test]
+fn a_guest_has_the_file_if_a_disk_of_its_has_it() {
+    let has_file = |machine: Vm<Qemu>| machine.abilities().host_file;
+    let linux = virtual_machine(Qemu::by(Accelerator::Tcg), "linux", "rust");
+    assert!(has_file(Vm {
+        data: Some("/any/disk".into()),
+        kernel: Some("/any".into()),
+        initrd: Some("/any".into()),
+        ..linux
+    }));
+    // A unikernel takes no disk but the one it boots from, and only a person knows what is on that.
+    let nanos = Vm { drive: Some("/any/drive".into()), ..virtual_machine(Qemu::by(Accelerator::Tcg), "nanos", "go") };
+    assert!(!has_file(nanos.clone()));
+    assert!(has_file(Vm { holds_file: true, ..nanos.clone() }));
+    assert!(!has_file(Vm { data: Some("/any/disk".into()), ..nanos }), "it has no use for one");
+}
+
+#[test]
 fn what_can_not_be_is_refused_with_what_can() {
     const TEST: &str = "what_can_not_be_is_refused_with_what_can";
     let Some(machine) = linux(TEST, "rust") else { return };

@@ -77,6 +77,7 @@ pub fn virtual_machine<V: Vmm>(vmm: V, name: &str, workload: &str) -> Vm<V> {
     machine.kernel = there(folder.join("kernel"));
     machine.initrd = there(folder.join(workload).join("initrd"));
     machine.symbols = there(folder.join("symbols"));
+    machine.data = there(folder.join("data"));
     machine
 }
 
