@@ -11,11 +11,12 @@ use common::{
     aggregate,
     bench::{Bench, await_ready, get, kind, workload_executable},
     dataset::{Row, rows},
-    explained::{Expected, GUEST, can_run, explain},
+    explained::{self, Expected, GUEST, can_run, explain},
+    guest_files, probes,
 };
 use sandscope::{
     correlate::Names,
-    probe::{ExitReasons, Limits},
+    probe::{ExitReasons, Limits, Options},
     record::{Dataset, Manifest},
     steady::{Attached, GuestSymbols, Target, Translators, Window},
 };
@@ -67,6 +68,25 @@ fn firecracker_restore_linux_is_explained_and_leaves_nothing() {
         markers: &[("restored", "vmm"), ("first_response", "client")],
     };
     is_explained_and_leaves_nothing("firecracker_restore_linux_is_explained_and_leaves_nothing", &machine);
+}
+
+#[test]
+fn guests_read_their_file_from_the_disk_of_the_host() {
+    const TEST: &str = "guests_read_their_file_from_the_disk_of_the_host";
+    let machines: Vec<_> = ["qemu-linux", "firecracker-linux"].into_iter().filter(|kind| can_run(TEST, kind)).collect();
+    if machines.is_empty() || probes(TEST, Options::default()).is_none() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (file, out) = (home.path().join("read.toml"), home.path().join("results"));
+    let text = format!(
+        "repetitions = 1\nprobes = \"with\"\n[conditions]\ntimeout-s = 600\nmemory = \"256M\"\n[[matrix]]\nexperiments = [\"read\"]\n\
+         sandboxes = {machines:?}\nworkloads = [\"rust\"]\n"
+    );
+    fs::write(&file, text).unwrap();
+    explained::run(&[file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    // Of each, an instance for each state of the host, which is asked twice.
+    assert_eq!(guest_files::are_read_once(&out, &machines), 4 * machines.len());
 }
 
 /// Exits of the virtual machines of a process, as KVM counts them itself.

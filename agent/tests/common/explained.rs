@@ -27,7 +27,8 @@ pub const GUEST: [(&str, &str); 5] = [
     ("first_response", "client"),
 ];
 
-fn command(arguments: &[&str], workload: &str, out: &Path) -> String {
+/// Runs `sandscope run` with these words, and returns what it printed.
+pub fn run(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sandscope"));
     // Workloads and images are where xtask builds them, unless the environment says otherwise.
     for (variable, folder) in [
@@ -38,10 +39,7 @@ fn command(arguments: &[&str], workload: &str, out: &Path) -> String {
             command.env(variable, folder);
         }
     }
-    // Much time: in the lab everything below is emulated.
-    command.args(["run", "cold-start", "--no-observer-effect", "--seed", "1", "--timeout", "600"]);
-    command.args(arguments).args(["--workload", workload, "--out", out.to_str().unwrap()]);
-    let output = command.output().unwrap();
+    let output = command.arg("run").args(arguments).output().unwrap();
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{printed}");
     assert!(output.status.success(), "{printed}");
@@ -90,8 +88,11 @@ pub fn explain(test: &str, machines: &[&Expected], workload: &str, lives: usize,
     let out = home.path().join("results");
     let kinds: Vec<_> = machines.iter().map(|machine| machine.kind).collect();
     let (kinds_listed, lives_told) = (kinds.join(","), lives.to_string());
-    let arguments = [&["--sandbox", &kinds_listed, "-n", &lives_told][..], conditions].concat();
-    command(&arguments, workload, &out);
+    // Much time: in the lab everything below is emulated.
+    let fixed = ["cold-start", "--no-observer-effect", "--seed", "1", "--timeout", "600"];
+    let varied =
+        ["--sandbox", &kinds_listed, "-n", &lives_told, "--workload", workload, "--out", out.to_str().unwrap()];
+    run(&[&fixed[..], &varied, conditions].concat());
     assert_eq!(left(), before, "nothing is left behind");
 
     let instances = rows(&out, "instances");

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod dataset;
 pub mod explained;
+pub mod guest_files;
 pub mod program;
 
 use sandscope::probe::{Aggregate, Limits, Options, Probes};

@@ -369,7 +369,6 @@ impl<V: Vmm> Vm<V> {
             .and_then(|private| Some(Nic { tap: super::network::TAP, link_address: private.guest?.link_address }));
         let pattern = self.command_line.as_deref().or(guest.command_line);
         let (static_disk, static_file) = self.static_disk(&images).unzip();
-        let static_file = static_file.filter(|_| specification.workload.static_file.is_some());
         let command_line =
             pattern.map(|pattern| command_line::expand(pattern, specification, network.as_ref(), static_file));
         let machine = Machine {
