@@ -214,7 +214,7 @@ pub struct Wake {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Syscall {
-    /// `at_ns` is the return.
+    /// `at_ns` is the return, `flags` a [`FileUse`](crate::map::FileUse).
     pub header: Header,
     /// When it was entered.
     pub since_ns: u64,

@@ -151,6 +151,7 @@ fn declare_all(dataset: &mut Dataset) {
     dataset.declare::<tables::AttributionSlice>().unwrap();
     dataset.declare::<tables::Block>().unwrap();
     dataset.declare::<tables::BlockLatency>().unwrap();
+    dataset.declare::<tables::FileLatency>().unwrap();
     dataset.declare::<tables::ConsoleLine>().unwrap();
     dataset.declare::<tables::Counter>().unwrap();
     dataset.declare::<EventCount>().unwrap();

@@ -264,6 +264,46 @@ fn files_and_block_requests_are_exact(out: &Path, sandbox_of: &BTreeMap<&str, &s
     assert!(checked > 0);
 }
 
+/// What the kernel's half has summed up by file is what came out of it call by call, if nothing was lost on the way.
+fn file_calls_are_those_of_the_files(out: &Path, sandbox_of: &BTreeMap<&str, &str>, steps: &[Row]) {
+    let (files, calls, events) = (rows(out, "files"), rows(out, "file_latency"), rows(out, "events"));
+    let mut bytes = 0;
+    for step in steps.iter().filter(|step| matches!(step.text("path"), "/read" | "/unzip")) {
+        let id = step.text("instance_id");
+        let is = |row: &&Row| row.text("instance_id") == id && row.number("step") == step.number("step");
+        let of_instance = events.iter().filter(|row| row.text("instance_id") == id);
+        if sum(of_instance, "lost_count") > 0 {
+            continue;
+        }
+        for (write, count, size) in [(0, "reads_count", "read_bytes"), (1, "writes_count", "written_bytes")] {
+            let of: Vec<_> = calls.iter().filter(is).filter(|row| row.number("write") == Some(write)).collect();
+            for (column, of_files) in [("count", count), ("size_bytes", size)] {
+                let expected = sum(files.iter().filter(is), of_files);
+                assert_eq!(sum(of.iter().copied(), column), expected, "{id} {} {of_files}", step.text("name"));
+            }
+            for row in of {
+                for buckets in ["latency_count", "call_count"] {
+                    assert_eq!(
+                        row.numbers(buckets).iter().sum::<i128>(),
+                        row.number("count").unwrap(),
+                        "{id} {buckets}"
+                    );
+                }
+                // A guest's calls are its own: what is seen of it is its VMM's.
+                let is_vmm = row.text("role").starts_with("vmm");
+                assert_eq!(is_vmm, sandbox_of[id].ends_with("-linux"), "{id} {}", row.text("role"));
+                bytes += row.number("size_bytes").unwrap();
+            }
+        }
+        let written = sum(calls.iter().filter(is).filter(|row| row.number("write") == Some(1)), "size_bytes");
+        if step.text("path") == "/unzip" && matches!(sandbox_of[id], "process" | "runc") {
+            assert_eq!(written, 10 * (5 << 20), "{id}: the archive holds ten files of 5 MiB");
+        }
+    }
+    // Many times the file, by whoever reads and writes it.
+    assert!(bytes > 1 << 30, "{bytes}");
+}
+
 /// Each answered request of a load is seen to be answered on the device, no later than the client sees it.
 fn answers_are_seen_on_the_device(out: &Path, steps: &[Row]) {
     let (responses, latency, offloads) = (rows(out, "responses"), rows(out, "latency"), rows(out, "offloads"));
@@ -296,6 +336,7 @@ fn activity_is_that_of_the_very_window(out: &Path, instances: &[Row], steps: &[R
     let sandbox_of: BTreeMap<_, _> =
         instances.iter().map(|row| (row.text("instance_id"), row.text("sandbox"))).collect();
     files_and_block_requests_are_exact(out, &sandbox_of, steps, reclaimed);
+    file_calls_are_those_of_the_files(out, &sandbox_of, steps);
     let guests = sandbox_of.values().filter(|sandbox| MACHINES.contains(sandbox)).count();
     assert_eq!(guest_files::are_read_once(out, &MACHINES) > 0, guests > 0);
     answers_are_seen_on_the_device(out, steps);

@@ -418,6 +418,24 @@ fn a_guest_sends_the_first_frame_itself() {
 }
 
 #[test]
+fn a_vmm_tells_whether_its_guest_merges_receive_buffers() {
+    const TEST: &str = "a_vmm_tells_whether_its_guest_merges_receive_buffers";
+    let Some(machine) = linux(TEST, "rust") else { return };
+    let bench = Bench::new();
+    // Linux accepts it wherever it is offered.
+    let unoffered = ["-global", "virtio-net-device.mrg_rxbuf=off"].map(str::to_owned).to_vec();
+    for (label, arguments, expected) in [("merge1", Vec::new(), true), ("merge2", unoffered, false)] {
+        let vmm = Qemu { arguments, ..machine.vmm.clone() };
+        let mut instance =
+            Vm { vmm, ..machine.clone() }.prepare(&bench.specification(label, Path::new("/unused"))).unwrap();
+        instance.launch().unwrap();
+        await_ready(&bench.callback, label, &mut *instance);
+        assert_eq!(instance.mergeable_buffers(), Some(expected), "{label}");
+        instance.stop().unwrap();
+    }
+}
+
+#[test]
 fn a_guest_has_the_memory_vcpus_and_files_that_were_asked_for() {
     const TEST: &str = "a_guest_has_the_memory_vcpus_and_files_that_were_asked_for";
     let Some(machine) = linux(TEST, "rust") else { return };

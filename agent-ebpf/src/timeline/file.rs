@@ -91,28 +91,32 @@ fn opened(descriptor: u32) -> Option<Opened> {
     Some(Opened::Regular { inode: read_field(inode, &FILE_INODE_INO)?, device: read_field(file_system, &FILE_SB_DEV)? })
 }
 
-/// A thread comes back from a system call.
+/// A thread comes back from a system call; says what that did with a file, a [`FileUse`].
 #[inline(always)]
-pub fn ends(task: &mut Task, membership: Membership, result: i64) {
+pub fn ends(task: &mut Task, membership: Membership, result: i64) -> u8 {
     let used = task.file_use;
     task.file_use = FileUse::None as u32;
     // Those that only work for a sandbox have files of their own.
     if used == FileUse::None as u32 || membership.is_bystander() {
-        return;
+        return FileUse::None as u8;
     }
     if used == FileUse::Tap as u32 {
-        return pickup::read(membership, result);
+        pickup::read(membership, result);
+    } else if result >= 0 {
+        count(task, membership, used, result as u64);
     }
-    if result < 0 {
-        return;
-    }
+    used as u8
+}
+
+#[inline(always)]
+fn count(task: &Task, membership: Membership, used: u32, bytes: u64) {
     let Some(counts) = counts(membership, task.inode, task.device) else { return };
     if used == FileUse::Read as u32 {
         counts.reads += 1;
-        counts.read_bytes += result as u64;
+        counts.read_bytes += bytes;
     } else {
         counts.writes += 1;
-        counts.written_bytes += result as u64;
+        counts.written_bytes += bytes;
     }
 }
 

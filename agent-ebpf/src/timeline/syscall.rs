@@ -52,11 +52,11 @@ pub fn sys_exit(context: RawTracePointContext) -> i32 {
     };
     // A thread that came into scope inside a call (a new task returns from `clone`) has no beginning to report.
     if task.syscall != NO_SYSCALL {
-        file::ends(task, membership, context.arg(1));
+        let flags = file::ends(task, membership, context.arg(1));
         send(
             Kind::Syscall,
             Syscall {
-                header: Header { at_ns: now_ns(), tid, scope: membership.scope(), kind: Kind::Syscall as u8, flags: 0 },
+                header: Header { at_ns: now_ns(), tid, scope: membership.scope(), kind: Kind::Syscall as u8, flags },
                 since_ns: task.syscall_since_ns,
                 arg: task.syscall_arg,
                 result: context.arg(1),

@@ -1,11 +1,15 @@
 //! What happened to each task, task by task: the records of a recording, sorted out by thread.
 
+use super::file_calls::Transfer;
 use crate::{
     host::kallsyms::KernelSymbols,
     probe::{ExitReasons, Record, syscall_name},
     sandbox::{RoleRule, rule_of},
 };
-use sandscope_ebpf::event::{COMM_BYTES, Exec, Faults, NO_SYSCALL, Switch, WakeCause};
+use sandscope_ebpf::{
+    event::{COMM_BYTES, Exec, Faults, NO_SYSCALL, Switch, WakeCause},
+    map::FileUse,
+};
 use std::{collections::HashMap, mem::take};
 
 /// `TASK_DEAD` in `task_struct.__state`: switched out for the last time.
@@ -122,6 +126,8 @@ pub(super) struct Call {
     pub(super) argument: u64,
     pub(super) start_ns: u64,
     pub(super) end_ns: u64,
+    /// What it did with a regular file, if it did anything.
+    pub(super) transfer: Option<Transfer>,
 }
 
 /// `ioctl(KVM_RUN)`: the vCPU runs. The request number is the same on every architecture.
@@ -347,8 +353,15 @@ impl Histories {
                 self.get(header.tid).moves.push((header.at_ns, Move::Woken(woken, by)));
             }
             Record::Syscall(call) => {
-                let call =
-                    Call { number: call.number, argument: call.arg, start_ns: call.since_ns, end_ns: header.at_ns };
+                let does = |use_: FileUse| header.flags == use_ as u8;
+                let bytes = u64::try_from(call.result).ok().filter(|_| does(FileUse::Read) || does(FileUse::Write));
+                let call = Call {
+                    number: call.number,
+                    argument: call.arg,
+                    start_ns: call.since_ns,
+                    end_ns: header.at_ns,
+                    transfer: bytes.map(|bytes| Transfer { is_write: does(FileUse::Write), bytes }),
+                };
                 self.get(header.tid).calls.push(call);
             }
             Record::KvmEntry(_) => self.get(header.tid).crossings.push((header.at_ns, Crossing::Entry)),
@@ -444,7 +457,7 @@ impl Histories {
                 let returned = history.calls.binary_search_by_key(&call.since_ns, |known| known.start_ns).is_ok();
                 if !is_later && !returned && open.last().is_none_or(|last| last.start_ns != call.since_ns) {
                     let OpenCall { number, argument, since_ns } = *call;
-                    open.push(Call { number, argument, start_ns: since_ns, end_ns });
+                    open.push(Call { number, argument, start_ns: since_ns, end_ns, transfer: None });
                 }
             }
             // A call that has no return ends at the latest where the next one begins (a lost record).

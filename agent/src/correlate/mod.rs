@@ -11,6 +11,7 @@
 
 mod attribution;
 mod counts;
+mod file_calls;
 mod history;
 mod marker;
 mod phase;
@@ -22,6 +23,7 @@ pub use counts::{
     CallCount, ExitCount, ExitEvent, FaultCount, ThreadTotals, Timing, WakeCount, calls, each_exit, exits, faults,
     threads, wakeups,
 };
+pub use file_calls::{FileCalls, file_calls};
 pub use history::{Bystander, Duty, Histories, History, NamedThread, Names, cause_name};
 pub use marker::{Marker, markers_of_records, undelay};
 pub use phase::{Phase, phases};

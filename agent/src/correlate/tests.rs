@@ -1,8 +1,8 @@
 //! Written-down recordings with known accounts, and random ones that must add up.
 
 use super::{
-    Bystander, Category, Duty, Histories, Names, Phase, Share, Span, attribute, calls, exits, flows, threads,
-    vcpu_slices, wakeups,
+    Bystander, Category, Duty, Histories, Names, Phase, Share, Span, attribute, calls, exits, file_calls, flows,
+    threads, vcpu_slices, wakeups,
 };
 use crate::{probe::Record, sandbox::RoleRule};
 use bytemuck::Zeroable;
@@ -11,6 +11,7 @@ use sandscope_ebpf::event::{
     Block, Exec, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, NO_SYSCALL, Switch, Syscall, TaskNew, Wake,
     WakeCause,
 };
+use sandscope_ebpf::map::FileUse;
 
 const SCOPE: u16 = 3;
 const LAUNCHER: u32 = 10;
@@ -379,6 +380,34 @@ fn sums_per_thread_cause_and_call_agree_with_the_records() {
     assert_eq!((woken.len(), woken[0].count, woken[0].waited_ns, woken[0].cause), (1, 5, 200, "hrtimer"));
     let called = &calls(&histories, &spans, &(0..u64::MAX));
     assert_eq!((called.len(), called[0].count, called[0].time_ns, called[0].on_cpu_ns), (1, 5, 350, 100));
+}
+
+#[test]
+fn calls_that_move_parts_of_files_are_summed_by_direction() {
+    let call = |since_ns, at_ns, file: FileUse, result| {
+        let header = Header { flags: file as u8, ..header(at_ns, PROCESS, Kind::Syscall) };
+        Record::Syscall(Syscall { header, since_ns, result, number: 0, ..Syscall::zeroed() })
+    };
+    let calls = [
+        call(200, 210, FileUse::Read, 4096),
+        call(220, 250, FileUse::Read, 4096),
+        call(260, 300, FileUse::Read, 0),
+        call(310, 320, FileUse::Write, 100),
+        // A failure, a frame from a tap device, a pipe, and one outside of the window.
+        call(330, 340, FileUse::Read, -5),
+        call(350, 360, FileUse::Tap, 1514),
+        call(370, 380, FileUse::None, 7),
+        call(990, 1010, FileUse::Write, 100),
+    ];
+    let histories = histories(&[launch(), calls.to_vec()].concat());
+    let sums = file_calls(&histories, &(100..1000));
+    let seen: Vec<_> = sums
+        .iter()
+        .map(|((_, write), sum)| (*write, sum.times.count(), sum.time_ns, sum.sizes.count(), sum.bytes))
+        .collect();
+    assert_eq!(seen, [(false, 3, 80, 3, 8192), (true, 1, 10, 1, 100)]);
+    let reads = &sums.iter().find(|((_, write), _)| !write).unwrap().1;
+    assert_eq!(reads.sizes.buckets(), (vec![0, 4096], vec![1, 2]));
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub struct Explanation {
     events: Vec<tables::EventCount>,
     timeline: Option<Timeline>,
     activity: Vec<tables::Activity>,
+    file_latencies: Vec<tables::FileLatency>,
 }
 
 /// Explains an observation: markers and phases of every instance that was launched, and, where probes saw it, where its time
@@ -73,6 +74,7 @@ pub fn explain(observation: &Observation, names: &mut Names) -> Explanation {
         let activities =
             (1..).zip(windows).map(|(step, window)| activity(records, scope, &read.histories, names, step, &window));
         explanation.activity = activities.flatten().collect();
+        explanation.file_latencies = io_rows::file_latencies(observation, &read.histories);
     } else if let Ok(wall_ns) = observation.outcome {
         explanation.phases = phases(&explanation.markers, launch_ns, launch_ns + wall_ns);
     }
@@ -113,6 +115,7 @@ impl Explanation {
         dataset.append(id, step_rows::responses(observation))?;
         dataset.append(id, step_rows::pickups(observation))?;
         dataset.append(id, io_rows::files(observation))?;
+        dataset.append(id, self.file_latencies)?;
         dataset.append(id, io_rows::offloads(observation))?;
         if let Some(recorded) = &observation.recorded {
             dataset.append(id, io_rows::block_latencies(observation, recorded))?;
@@ -382,6 +385,7 @@ pub(super) fn declare(dataset: &mut Dataset) -> Result<(), Error> {
     dataset.declare::<tables::Pickup>()?;
     dataset.declare::<tables::File>()?;
     dataset.declare::<tables::BlockLatency>()?;
+    dataset.declare::<tables::FileLatency>()?;
     dataset.declare::<tables::Offload>()?;
     dataset.declare::<tables::Activity>()?;
     dataset.declare::<tables::Outlier>()?;

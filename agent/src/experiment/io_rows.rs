@@ -2,6 +2,7 @@
 
 use super::observation::{Observation, Recorded};
 use crate::{
+    correlate::{Histories, file_calls},
     probe::{Distribution, FileSums, Record, device_name},
     record::tables,
 };
@@ -58,7 +59,7 @@ pub(super) fn offloads(observation: &Observation) -> Vec<tables::Offload> {
         tso: offload.tso,
         gso: offload.gso,
         gro: offload.gro,
-        mergeable_buffers: None,
+        mergeable_buffers: offload.mergeable_buffers,
     });
     rows.collect()
 }
@@ -74,11 +75,38 @@ struct Requests {
 
 /// The block requests of the instance that completed in each step, the start included.
 pub(super) fn block_latencies(observation: &Observation, recorded: &Recorded) -> Vec<tables::BlockLatency> {
-    let Some(launch_ns) = observation.launch_ns else { return Vec::new() };
-    let start = observation.outcome.as_ref().ok().map(|wall_ns| launch_ns..launch_ns + wall_ns);
+    windows(observation).flat_map(|(step, window)| of_window(recorded, step, &window)).collect()
+}
+
+/// The start, unless it failed, and the steps of the instance, each with its time.
+fn windows(observation: &Observation) -> impl Iterator<Item = (u32, Range<u64>)> {
+    let start = observation.launch_ns.zip(observation.outcome.as_ref().ok().copied());
+    let start = start.map(|(launch_ns, wall_ns)| (0, launch_ns..launch_ns + wall_ns));
     let steps = (1..).zip(observation.steps.iter().map(|taken| taken.start_ns..taken.end_ns));
-    let windows = start.map(|window| (0, window)).into_iter().chain(steps);
-    windows.flat_map(|(step, window)| of_window(recorded, step, &window)).collect()
+    start.into_iter().chain(steps)
+}
+
+/// The system calls of the instance that moved parts of files in each step.
+pub(super) fn file_latencies(observation: &Observation, histories: &Histories) -> Vec<tables::FileLatency> {
+    let rows = windows(observation).flat_map(|(step, window)| {
+        file_calls(histories, &window).into_iter().map(move |((role, write), calls)| {
+            let (latency_floor_ns, latency_count) = calls.times.buckets();
+            let (call_floor_bytes, call_count) = calls.sizes.buckets();
+            tables::FileLatency {
+                step,
+                role,
+                write,
+                count: calls.times.count(),
+                size_bytes: calls.bytes,
+                time_ns: calls.time_ns,
+                latency_floor_ns,
+                latency_count,
+                call_floor_bytes,
+                call_count,
+            }
+        })
+    });
+    rows.collect()
 }
 
 fn of_window(recorded: &Recorded, step: u32, window: &Range<u64>) -> Vec<tables::BlockLatency> {

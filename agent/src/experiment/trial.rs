@@ -314,7 +314,7 @@ impl Trial {
     pub(super) fn look_around(&mut self, stage: &Stage) -> Result<()> {
         self.observation.files_of_start = self.files(stage)?;
         if self.watch.is_some()
-            && let Some(instance) = &self.instance
+            && let Some(instance) = &mut self.instance
         {
             self.observation.file_names = page_cache::names(&instance.files());
             self.observation.offloads = match (instance.network(), instance.device()) {
@@ -322,6 +322,9 @@ impl Trial {
                 (None, Some(device)) => vec![Offload::read("host_end", &device.name)?],
                 (None, None) => Vec::new(),
             };
+            if let Some(tap) = self.observation.offloads.iter_mut().find(|offload| offload.place == "tap") {
+                tap.mergeable_buffers = instance.mergeable_buffers();
+            }
         }
         Ok(())
     }

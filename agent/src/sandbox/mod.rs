@@ -390,6 +390,11 @@ pub trait Instance: Send {
         self.console().reached().into_iter().map(|reached| ("console", reached)).collect()
     }
 
+    /// Whether its guest merges the receive buffers of its network device; `None`: it has none, or its VMM does not tell.
+    fn mergeable_buffers(&mut self) -> Option<bool> {
+        None
+    }
+
     /// Host side of its network, when it has one of its own.
     fn network(&self) -> Option<&network::Private>;
 

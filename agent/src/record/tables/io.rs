@@ -70,6 +70,31 @@ tables! {
         request_count: Vec<u64>,
     }
 
+    /// One row per instance, step, role and direction with probes: system calls that read or wrote regular files (those that `files`
+    /// counts) and returned in the step, summed.
+    table file_latency = FileLatency of instance {
+        /// The step, as in `steps`; 0 is the start.
+        step: u32,
+        /// Role of the threads that made them, such as `workload`, `vmm`, `sentry`.
+        role: String,
+        /// Whether they write.
+        write: bool,
+        /// How many of them.
+        count: u64,
+        /// Bytes that they moved.
+        size_bytes: u64,
+        /// Time from entry to return, all together.
+        time_ns: u64,
+        /// Shortest such time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        latency_floor_ns: Vec<u64>,
+        /// Calls in each of these buckets.
+        latency_count: Vec<u64>,
+        /// Fewest bytes of each bucket that is not empty, ascending.
+        call_floor_bytes: Vec<u64>,
+        /// Calls in each of these buckets.
+        call_count: Vec<u64>,
+    }
+
     /// One row per instance, step and file with probes: what system calls of the sandbox read and wrote, and which pages came into
     /// the host's page cache for that.
     table files = File of instance {
@@ -121,7 +146,8 @@ tables! {
         gso: bool,
         /// Putting received segments together.
         gro: bool,
-        /// Whether the guest merges receive buffers: null, since no interface of the host shows what it told its VMM.
+        /// Whether the guest merges its receive buffers, so that one frame may fill several. Only for a `tap`, and of a VMM that tells
+        /// what its guest has accepted (QEMU 7.2 or later); else null.
         mergeable_buffers: Option<bool>,
     }
 

@@ -10,7 +10,7 @@ mod timeline;
 mod window;
 
 pub use cpu::{Exit, Sched, Syscall, Wakeup};
-pub use io::{Block, BlockLatency, Fault, File, Net, Offload};
+pub use io::{Block, BlockLatency, Fault, File, FileLatency, Net, Offload};
 pub use memory::{GuestMemory, KernelMemory, Ksm, Memory, MemoryHost, Page, PageScan};
 pub use run::{EventCount, Instance, Run};
 pub use slices::{AttributionSlice, ConsoleLine, Counter, ExitEvent, ThreadSlice, VcpuSlice, WakeupFlow};

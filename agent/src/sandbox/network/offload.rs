@@ -1,7 +1,7 @@
 //! What a network device leaves to others: checksums and segmentation, asked of the kernel as `ethtool -k` does.
 //!
 //! Without offload each packet of a large answer goes its way alone. For a virtual machine the tap device tells what guest and
-//! VMM have agreed on. Whether the guest merges its receive buffers is between the two: no interface of the host shows it.
+//! VMM have agreed on. Whether the guest merges its receive buffers is between the two, and only the VMM can tell.
 
 use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -39,6 +39,8 @@ pub struct Offload {
     pub gso: bool,
     /// Putting received segments together.
     pub gro: bool,
+    /// Whether the guest merges its receive buffers; `None`: it is no guest's device, or its VMM does not tell.
+    pub mergeable_buffers: Option<bool>,
 }
 
 /// `struct ethtool_value`.
@@ -67,6 +69,7 @@ impl Offload {
             tso: get(GET_TSO)?,
             gso: get(GET_GSO)?,
             gro: get(GET_GRO)?,
+            mergeable_buffers: None,
         })
     }
 }

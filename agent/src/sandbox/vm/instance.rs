@@ -80,6 +80,10 @@ impl VmInstance {
 }
 
 impl Instance for VmInstance {
+    fn mergeable_buffers(&mut self) -> Option<bool> {
+        self.control.as_mut()?.mergeable_buffers()
+    }
+
     fn static_disk(&self) -> Option<PathBuf> {
         self.static_disk.clone()
     }

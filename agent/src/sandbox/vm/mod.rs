@@ -223,6 +223,11 @@ pub trait Control: Send {
     /// Evidence that the guest is dead although the VMM lives, or why the VMM ended, if it has; must not block.
     fn evidence(&mut self, ended: bool) -> Option<String>;
 
+    /// Whether the guest merges the receive buffers of its network device; `None`: the VMM does not tell.
+    fn mergeable_buffers(&mut self) -> Option<bool> {
+        None
+    }
+
     /// Asks the VMM to end.
     fn quit(&mut self);
 }

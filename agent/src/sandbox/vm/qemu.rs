@@ -21,6 +21,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Name of the network device.
+const NIC: &str = "nic0";
+
 /// Name of the program. The boards are PCs.
 const EXECUTABLE: &str = "qemu-system-x86_64";
 
@@ -106,6 +109,14 @@ impl Bus {
         match self {
             Self::Mmio => "device",
             Self::Pci => "pci",
+        }
+    }
+
+    /// Where QEMU has the virtio part of a device, among its objects.
+    fn virtio(self, device: &str) -> String {
+        match self {
+            Self::Mmio => format!("/machine/peripheral/{device}"),
+            Self::Pci => format!("/machine/peripheral/{device}/virtio-backend"),
         }
     }
 }
@@ -217,7 +228,7 @@ impl Vmm for Qemu {
 
     fn start(&self, machine: &Machine) -> Result<Start> {
         let board = self.board(machine.guest)?;
-        let (qmp, theirs) = Qmp::pair()?;
+        let (qmp, theirs) = Qmp::pair(board.bus.virtio(NIC))?;
         let mut arguments = Arguments::default();
         let options = if board.options.is_empty() { "" } else { "," };
         arguments.pair("-name", format!("{},debug-threads=on", machine.label));
@@ -292,7 +303,7 @@ impl Arguments {
         let address = nic.link_address.map(|byte| format!("{byte:02x}")).join(":");
         self.pair("-netdev", format!("tap,id=net0,ifname={},script=no,downscript=no", nic.tap));
         let no_firmware = if bus == Bus::Pci { ",romfile=" } else { "" };
-        self.pair("-device", format!("virtio-net-{},netdev=net0,mac={address}{no_firmware}", bus.suffix()));
+        self.pair("-device", format!("virtio-net-{},id={NIC},netdev=net0,mac={address}{no_firmware}", bus.suffix()));
     }
 
     fn drive(&mut self, name: &str, drive: &Drive, bus: Bus) -> Result<()> {
@@ -361,7 +372,7 @@ mod tests {
             "-serial stdio",
             "-kernel /images/kernel -append a b",
             "-netdev tap,id=net0,ifname=tap0,script=no,downscript=no",
-            "-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:ff",
+            "-device virtio-net-device,id=nic0,netdev=net0,mac=02:00:00:00:00:ff",
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }

@@ -1,17 +1,25 @@
-//! QEMU's control protocol: JSON messages on a socket that it inherits. Nothing here blocks, and no thread is needed: what QEMU
-//! has to say waits in the socket until somebody asks.
+//! QEMU's control protocol: JSON messages on a socket that it inherits. Nothing here blocks for long, and no thread is needed: what
+//! QEMU has to say waits in the socket until somebody asks.
 //!
 //! The socket is a pair made before the launch, so the first requests are there before QEMU is, and no event can come earlier
 //! than the subscription to it.
 
 use super::Control;
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
+    thread::sleep,
     time::{Duration, Instant},
 };
+
+/// Tells the answer about what the guest has accepted from others.
+const FEATURES: &str = "features";
+
+/// How long that may take, and how often it is looked for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Most that is read at once, and the longest message that is kept: a guest that has taken QEMU over must not fill the agent's
 /// memory.
@@ -46,6 +54,10 @@ pub struct Qmp {
     /// The state that QEMU last named, if it is one that a guest does not leave.
     dead: Option<&'static (&'static str, &'static str)>,
     shutdown: Option<(String, Instant)>,
+    /// Where QEMU has the virtio part of the guest's network device, among its objects.
+    nic: String,
+    /// Names of what the guest has accepted of that device, in words of QEMU's; `None`: it has not answered.
+    accepted: Option<Vec<String>>,
 }
 
 impl Qmp {
@@ -53,18 +65,18 @@ impl Qmp {
     ///
     /// # Errors
     /// When the process is out of file descriptors.
-    pub fn pair() -> Result<(Self, OwnedFd)> {
+    pub fn pair(nic: String) -> Result<(Self, OwnedFd)> {
         let (socket, theirs) = UnixStream::pair().context("could not make the control socket of a VMM")?;
         socket.set_nonblocking(true).context("could not set up the control socket of a VMM")?;
-        let mut qmp = Self { socket, received: Vec::new(), dead: None, shutdown: None };
-        qmp.request("qmp_capabilities");
-        qmp.request("query-status");
+        let mut qmp = Self { socket, received: Vec::new(), dead: None, shutdown: None, nic, accepted: None };
+        qmp.request(&json!({ "execute": "qmp_capabilities" }));
+        qmp.request(&json!({ "execute": "query-status" }));
         Ok((qmp, theirs.into()))
     }
 
-    fn request(&mut self, command: &str) {
+    fn request(&mut self, command: &Value) {
         // A few bytes always fit; if QEMU is gone, its end is what will be reported.
-        let _ = writeln!(self.socket, "{{\"execute\":\"{command}\"}}");
+        let _ = writeln!(self.socket, "{command}");
     }
 
     /// Takes what has come.
@@ -97,14 +109,19 @@ impl Qmp {
     fn note(&mut self, message: &Value) {
         match message["event"].as_str() {
             // It says that the machine stands still, but not why.
-            Some("STOP" | "GUEST_PANICKED") => self.request("query-status"),
+            Some("STOP" | "GUEST_PANICKED") => self.request(&json!({ "execute": "query-status" })),
             Some("SHUTDOWN") => {
                 let reason = message["data"]["reason"].as_str().unwrap_or("unknown").to_owned();
                 self.shutdown.get_or_insert((reason, Instant::now()));
             }
             _ => {}
         }
-        if let Some(status) = message["return"]["status"].as_str() {
+        if message["id"] == FEATURES {
+            let names = message["return"]["guest-features"]["dev-features"].as_array();
+            let names = names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+            // An older QEMU has no such command, and answers with an error.
+            self.accepted = Some(names.collect());
+        } else if let Some(status) = message["return"]["status"].as_str() {
             self.dead = DEAD.iter().find(|(state, _)| *state == status);
         }
     }
@@ -123,8 +140,21 @@ impl Control for Qmp {
         self.dead.map(|(state, meaning)| format!("{meaning} (QEMU's state `{state}`)"))
     }
 
+    fn mergeable_buffers(&mut self) -> Option<bool> {
+        self.accepted = None;
+        let path = self.nic.clone();
+        self.request(&json!({ "execute": "x-query-virtio-status", "arguments": { "path": path }, "id": FEATURES }));
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while self.accepted.is_none() && Instant::now() < deadline {
+            sleep(ANSWER_INTERVAL);
+            self.read();
+        }
+        let accepted = self.accepted.take().filter(|names| !names.is_empty())?;
+        Some(accepted.iter().any(|name| name.starts_with("VIRTIO_NET_F_MRG_RXBUF")))
+    }
+
     fn quit(&mut self) {
-        self.request("quit");
+        self.request(&json!({ "execute": "quit" }));
     }
 }
 
@@ -135,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_stands_still_is_asked_why() {
-        let (mut qmp, theirs) = Qmp::pair().unwrap();
+        let (mut qmp, theirs) = Qmp::pair("/nic".into()).unwrap();
         let mut theirs = UnixStream::from(theirs);
         let mut requests = BufReader::new(theirs.try_clone().unwrap()).lines().map(Result::unwrap);
         assert_eq!(requests.next().unwrap(), r#"{"execute":"qmp_capabilities"}"#);
@@ -152,19 +182,34 @@ mod tests {
     }
 
     #[test]
+    fn what_the_guest_has_accepted_is_told_unless_qemu_is_too_old_or_silent() {
+        let with = r#"{"return":{"guest-features":{"dev-features":["VIRTIO_NET_F_MAC: x","VIRTIO_NET_F_MRG_RXBUF: y"]}},"id":"features"}"#;
+        let without = r#"{"return":{"guest-features":{"dev-features":["VIRTIO_NET_F_MAC: x"]}},"id":"features"}"#;
+        let unknown = r#"{"id":"features","error":{"class":"CommandNotFound"}}"#;
+        for (answer, expected) in [(with, Some(true)), (without, Some(false)), (unknown, None)] {
+            let (mut qmp, theirs) = Qmp::pair("/nic".into()).unwrap();
+            let mut theirs = UnixStream::from(theirs);
+            writeln!(theirs, "{answer}").unwrap();
+            assert_eq!(qmp.mergeable_buffers(), expected, "{answer}");
+        }
+        let (mut qmp, _theirs) = Qmp::pair("/nic".into()).unwrap();
+        assert_eq!(qmp.mergeable_buffers(), None);
+    }
+
+    #[test]
     fn a_shutdown_is_told_when_qemu_has_ended_or_should_have() {
-        let (mut qmp, theirs) = Qmp::pair().unwrap();
+        let (mut qmp, theirs) = Qmp::pair("/nic".into()).unwrap();
         let event = br#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}"#;
         UnixStream::from(theirs).write_all(&[event.as_slice(), b"\n"].concat()).unwrap();
         assert_eq!(qmp.evidence(false), None);
         assert!(qmp.evidence(true).unwrap().contains("triple fault"));
-        std::thread::sleep(END_LIMIT);
+        sleep(END_LIMIT);
         assert!(qmp.evidence(false).unwrap().contains("guest-reset"));
     }
 
     #[test]
     fn what_makes_no_sense_is_passed_over_within_bounds() {
-        let (mut qmp, theirs) = Qmp::pair().unwrap();
+        let (mut qmp, theirs) = Qmp::pair("/nic".into()).unwrap();
         let mut theirs = UnixStream::from(theirs);
         for _ in 0..100 {
             theirs.write_all(&[b'x'; 10_000]).unwrap();
