@@ -9,7 +9,10 @@ use crate::{
     host::clock::monotonic_ns,
     measure::page_cache::{self, CacheState, Residency},
     sandbox::resources::CpuList,
-    workload::{client, load::Load},
+    workload::{
+        client::{self, Exchange},
+        load::Load,
+    },
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{net::SocketAddr, path::PathBuf};
@@ -45,6 +48,9 @@ async fn take(
     let step = taken.step.clone();
     let file = step.file.map(|state| Ok::<_, anyhow::Error>((state, static_file(trial)?))).transpose()?;
     taken.file_before = condition(file.as_ref())?;
+    let length = file.as_ref().map(|(_, path)| path.metadata()).transpose()?.map(|file| file.len());
+    // That of a disk says nothing of the file on it.
+    let length = length.filter(|_| trial.instance().is_some_and(|instance| instance.static_disk().is_none()));
     let (before, files_before) = (trial.traffic(stage)?, trial.files(stage)?);
     taken.start_ns = monotonic_ns();
     let deadline = Instant::now() + step.patience(stage.timeout);
@@ -53,7 +59,9 @@ async fn take(
             for _ in 0..count {
                 let each = Instant::now() + stage.timeout;
                 let exchange = client::get(address, &step.path, taken.start_ns, each);
-                taken.exchanges.push(trial.unless_it_fails(stage, deadline, exchange).await?);
+                let mut exchange = trial.unless_it_fails(stage, deadline, exchange).await?;
+                check_read(&step.path, length, &mut exchange);
+                taken.exchanges.push(exchange);
             }
             taken.end_ns = monotonic_ns();
         }
@@ -84,6 +92,16 @@ async fn take(
     Ok(())
 }
 
+/// Takes an answer for bad that says that another number of bytes was read than the file has.
+fn check_read(path: &str, length: Option<u64>, exchange: &mut Exchange) {
+    if let ("/read", Some(length), true) = (path, length, exchange.is_good())
+        && exchange.read_bytes != Some(length)
+    {
+        let read = exchange.read_bytes.map_or("no number of".to_owned(), |read| read.to_string());
+        exchange.error = Some(format!("the workload says that it read {read} bytes of a file that has {length}"));
+    }
+}
+
 /// The file on the host's disk that the workload's `/read`, `/static` and `/unzip` use: itself, or the disk that a guest has it on.
 fn static_file(trial: &Trial) -> Result<PathBuf> {
     let instance = trial.instance().context("the instance was lost")?;
@@ -107,4 +125,24 @@ fn condition(file: Option<&(CacheState, PathBuf)>) -> Result<Option<Residency>> 
     };
     ensure!(as_asked, "{} of {} pages of {} are in memory", found.resident, found.pages, path.display());
     Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_read_whole_is_no_good_answer() {
+        let answer = |read_bytes| Exchange { status: Some(200), read_bytes, ..Exchange::default() };
+        let checked = |path, length, read_bytes| {
+            let mut exchange = answer(read_bytes);
+            check_read(path, length, &mut exchange);
+            exchange.error.unwrap_or_default()
+        };
+        assert_eq!(checked("/read", Some(10), Some(10)), "");
+        assert_eq!(checked("/read", None, Some(9)), "", "nobody knows how long it is");
+        assert_eq!(checked("/unzip", Some(10), None), "");
+        assert!(checked("/read", Some(10), Some(9)).contains("read 9 bytes of a file that has 10"));
+        assert!(checked("/read", Some(10), None).contains("no number"));
+    }
 }

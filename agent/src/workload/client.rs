@@ -38,6 +38,8 @@ pub struct Exchange {
     pub body_bytes: Option<u64>,
     /// Nanoseconds that the workload says its work took.
     pub workload_ns: Option<u64>,
+    /// Bytes that the workload says it read of its file.
+    pub read_bytes: Option<u64>,
     /// Why there is no good answer.
     pub error: Option<String>,
 }
@@ -95,14 +97,15 @@ async fn attempt(exchange: &mut Exchange, address: SocketAddr, path: &str) -> an
     let body = body.map_err(|error| anyhow::anyhow!("the answer's body: {error}"))?;
     let body = body.to_bytes();
     exchange.body_bytes = Some(body.len() as u64);
-    exchange.workload_ns = told_ns(&body);
+    exchange.workload_ns = told(&body, "Done (", " ns)\n");
+    exchange.read_bytes = told(&body, "Done (read ", " bytes)\n");
     drop(driver);
     Ok(())
 }
 
-/// The time in an answer `Done (N ns)`.
-fn told_ns(body: &[u8]) -> Option<u64> {
-    let digits = body.strip_prefix(b"Done (")?.strip_suffix(b" ns)\n")?;
+/// The number in an answer, between what is before and behind it.
+fn told(body: &[u8], before: &str, behind: &str) -> Option<u64> {
+    let digits = body.strip_prefix(before.as_bytes())?.strip_suffix(behind.as_bytes())?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -146,10 +149,12 @@ mod tests {
 
     #[test]
     fn a_workload_tells_how_long_it_worked() {
+        let told_ns = |body| told(body, "Done (", " ns)\n");
         assert_eq!(told_ns(b"Done (1234 ns)\n"), Some(1234));
         for other in [&b"Done (5)\n"[..], b"Done (x ns)\n", b"", b"Done ( ns)\n", b"Done (-1 ns)\n"] {
             assert_eq!(told_ns(other), None);
         }
+        assert_eq!(told(b"Done (read 52445732 bytes)\n", "Done (read ", " bytes)\n"), Some(52_445_732));
     }
 
     #[tokio::test]
