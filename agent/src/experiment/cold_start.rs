@@ -149,10 +149,10 @@ impl ColdStart {
                 trial.keep_timeline();
             }
             trial.start(stage).await;
-            let observation = trial.finish(stage).await;
+            let mut observation = trial.finish(stage).await;
             progress.ended(&observation);
             shown[cell.sandbox] |= observation.timeline && observation.outcome.is_ok();
-            let explanation = explain(&observation, &mut names);
+            let explanation = explain(&mut observation, &mut names);
             gathered.add(cell.sandbox, &observation, &explanation);
             explanation.append(&observation, &mut dataset)?;
             dataset.flush().context("the results so far are kept; what comes next can't be written")?;

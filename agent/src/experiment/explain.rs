@@ -16,6 +16,7 @@ use crate::{
     record::{Dataset, Error, tables},
 };
 use sandscope_ebpf::event::{Direction, Kind};
+use std::ops::Range;
 
 /// What an observation says, in the terms of the dataset.
 #[derive(Debug, Default)]
@@ -36,17 +37,52 @@ pub struct Explanation {
     timeline: Option<Timeline>,
     activity: Vec<tables::Activity>,
     file_latencies: Vec<tables::FileLatency>,
+    block_latencies: Vec<tables::BlockLatency>,
 }
 
 /// Explains an observation: markers and phases of every instance that was launched, and, where probes saw it, where its time
 /// went and what its threads did.
-pub fn explain(observation: &Observation, names: &mut Names) -> Explanation {
+pub fn explain(observation: &mut Observation, names: &mut Names) -> Explanation {
+    let (before, steps) = observation.digest.take().map(|digest| (digest.explanation, digest.steps)).unzip();
+    explain_recording(before, observation, observation.recorded.as_ref(), steps.unwrap_or(0), names)
+}
+
+/// Explains what was recorded since `before` was made, which has so many of the steps; without one, since the launch.
+pub(super) fn explain_recording(
+    before: Option<Explanation>,
+    observation: &Observation,
+    recorded: Option<&Recorded>,
+    steps: usize,
+    names: &mut Names,
+) -> Explanation {
     let Some(launch_ns) = observation.launch_ns else { return Explanation::default() };
-    let mut explanation = Explanation { markers: observation.markers.clone(), ..Explanation::default() };
-    if let Some(recorded) = &observation.recorded {
+    let read = recorded.map(|recorded| {
         names.learn(&recorded.recording.records);
         names.threads = recorded.threads.iter().map(|thread| (thread.tid, thread.clone())).collect();
-        let read = Reading::of(recorded, launch_ns, names);
+        (recorded, Reading::of(recorded, launch_ns, names))
+    });
+    let is_first = before.is_none();
+    let mut explanation = before.unwrap_or_else(|| {
+        explain_start(observation, launch_ns, read.as_ref().map(|(recorded, read)| (*recorded, read)), names)
+    });
+    if let Some((recorded, read)) = &read {
+        let start = is_first.then_some(0);
+        let windows: Vec<_> =
+            io_rows::windows(observation).filter(|(step, _)| start == Some(*step) || *step as usize > steps).collect();
+        explanation.add(recorded, read, names, &windows);
+    }
+    explanation
+}
+
+/// Explains the start, and sums up what the threads did until the recording ends.
+fn explain_start(
+    observation: &Observation,
+    launch_ns: u64,
+    read: Option<(&Recorded, &Reading)>,
+    names: &Names,
+) -> Explanation {
+    let mut explanation = Explanation { markers: observation.markers.clone(), ..Explanation::default() };
+    if let Some((recorded, read)) = read {
         let of_records = markers_of_records(&recorded.recording.records, recorded.scope, &read.histories);
         undelay(&mut explanation.markers, &of_records);
         explanation.markers.extend(of_records);
@@ -69,12 +105,6 @@ pub fn explain(observation: &Observation, names: &mut Names) -> Explanation {
             explanation.timeline = Some(Timeline::of(&material));
         }
         explanation.shares = account.shares;
-        let (records, scope) = (&recorded.recording.records, recorded.scope);
-        let windows = observation.steps.iter().map(|taken| taken.start_ns..taken.end_ns);
-        let activities =
-            (1..).zip(windows).map(|(step, window)| activity(records, scope, &read.histories, names, step, &window));
-        explanation.activity = activities.flatten().collect();
-        explanation.file_latencies = io_rows::file_latencies(observation, &read.histories);
     } else if let Ok(wall_ns) = observation.outcome {
         explanation.phases = phases(&explanation.markers, launch_ns, launch_ns + wall_ns);
     }
@@ -82,6 +112,20 @@ pub fn explain(observation: &Observation, names: &mut Names) -> Explanation {
 }
 
 impl Explanation {
+    /// Adds what was recorded in these windows, each with the number of its step.
+    fn add(&mut self, recorded: &Recorded, read: &Reading, names: &Names, windows: &[(u32, Range<u64>)]) {
+        let (records, scope) = (&recorded.recording.records, recorded.scope);
+        let steps = windows.iter().filter(|(step, _)| *step > 0);
+        self.activity
+            .extend(steps.flat_map(|(step, window)| activity(records, scope, &read.histories, names, *step, window)));
+        self.file_latencies.extend(io_rows::file_latencies(&read.histories, windows));
+        self.block_latencies.extend(io_rows::block_latencies(recorded, windows));
+        self.block.extend(read.block_rows(records));
+        // These are of all that was recorded so far.
+        self.net = read.net_rows(recorded);
+        self.events = event_rows(recorded);
+    }
+
     /// Time that no category claims; `None` without probes.
     pub fn unattributed_ns(&self) -> Option<u64> {
         let unattributed = self.shares.iter().filter(|share| share.category == Category::Unattributed);
@@ -117,9 +161,7 @@ impl Explanation {
         dataset.append(id, io_rows::files(observation))?;
         dataset.append(id, self.file_latencies)?;
         dataset.append(id, io_rows::offloads(observation))?;
-        if let Some(recorded) = &observation.recorded {
-            dataset.append(id, io_rows::block_latencies(observation, recorded))?;
-        }
+        dataset.append(id, self.block_latencies)?;
         dataset.append(id, step_rows::requests(observation))?;
         let mut row = instance_row(observation, unattributed_ns);
         if let Some(timeline) = self.timeline {

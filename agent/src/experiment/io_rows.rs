@@ -73,23 +73,23 @@ struct Requests {
     sizes: Distribution,
 }
 
-/// The block requests of the instance that completed in each step, the start included.
-pub(super) fn block_latencies(observation: &Observation, recorded: &Recorded) -> Vec<tables::BlockLatency> {
-    windows(observation).flat_map(|(step, window)| of_window(recorded, step, &window)).collect()
+/// The block requests of the instance that completed in each of these windows, each with the number of its step.
+pub(super) fn block_latencies(recorded: &Recorded, windows: &[(u32, Range<u64>)]) -> Vec<tables::BlockLatency> {
+    windows.iter().flat_map(|(step, window)| of_window(recorded, *step, window)).collect()
 }
 
 /// The start, unless it failed, and the steps of the instance, each with its time.
-fn windows(observation: &Observation) -> impl Iterator<Item = (u32, Range<u64>)> {
+pub(super) fn windows(observation: &Observation) -> impl Iterator<Item = (u32, Range<u64>)> {
     let start = observation.launch_ns.zip(observation.outcome.as_ref().ok().copied());
     let start = start.map(|(launch_ns, wall_ns)| (0, launch_ns..launch_ns + wall_ns));
     let steps = (1..).zip(observation.steps.iter().map(|taken| taken.start_ns..taken.end_ns));
     start.into_iter().chain(steps)
 }
 
-/// The system calls of the instance that moved parts of files in each step.
-pub(super) fn file_latencies(observation: &Observation, histories: &Histories) -> Vec<tables::FileLatency> {
-    let rows = windows(observation).flat_map(|(step, window)| {
-        file_calls(histories, &window).into_iter().map(move |((role, write), calls)| {
+/// The system calls of the instance that moved parts of files in each of these windows, each with the number of its step.
+pub(super) fn file_latencies(histories: &Histories, windows: &[(u32, Range<u64>)]) -> Vec<tables::FileLatency> {
+    let rows = windows.iter().flat_map(|&(step, ref window)| {
+        file_calls(histories, window).into_iter().map(move |((role, write), calls)| {
             let (latency_floor_ns, latency_count) = calls.times.buckets();
             let (call_floor_bytes, call_count) = calls.sizes.buckets();
             tables::FileLatency {

@@ -12,6 +12,7 @@ mod burst;
 pub mod cold_start;
 pub mod conditions;
 mod cpu;
+mod digest;
 mod explain;
 mod guests;
 pub mod idle;

@@ -1,6 +1,6 @@
 //! What is seen of one instance, before anything is made of it.
 
-use super::step::Taken;
+use super::{digest::Digest, step::Taken};
 use crate::{
     correlate::{Bystander, Marker, NamedThread},
     measure::page_cache::{CacheState, Residency},
@@ -61,8 +61,10 @@ pub struct Observation {
     pub residency: Option<Residency>,
     /// Further conditions.
     pub conditions: BTreeMap<String, String>,
-    /// What the probes saw.
+    /// What the probes saw; when that was much, what they saw since it was last summed up.
     pub recorded: Option<Recorded>,
+    /// What they saw before.
+    pub(super) digest: Option<Digest>,
     /// Whether its single events are to be written down.
     pub timeline: bool,
     /// If so, the lines of its console, each with the instant at which its end was read (`CLOCK_MONOTONIC` nanoseconds).

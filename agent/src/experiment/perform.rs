@@ -19,8 +19,14 @@ use std::{net::SocketAddr, path::PathBuf};
 use tokio::time::Instant;
 
 /// Asks a ready instance for all that `steps` say, one step after the other. A step that fails does not keep the next from being
-/// tried, unless the instance itself has failed or the run was interrupted.
-pub async fn perform(trial: &mut Trial, stage: &mut Stage, steps: &[Step], client_cpus: Option<&CpuList>) {
+/// tried, unless the instance itself has failed or the run was interrupted. One that is alone shares its recording with no other.
+pub async fn perform(
+    trial: &mut Trial,
+    stage: &mut Stage,
+    steps: &[Step],
+    client_cpus: Option<&CpuList>,
+    is_alone: bool,
+) {
     for step in steps {
         let Some(address) = trial.address() else {
             return trial.fail(&anyhow::anyhow!("it can't be asked for {}: it has no address", step.path));
@@ -34,6 +40,9 @@ pub async fn perform(trial: &mut Trial, stage: &mut Stage, steps: &[Step], clien
         trial.took(taken);
         if outcome.is_err() {
             return;
+        }
+        if is_alone && let Err(error) = trial.digest(stage) {
+            return trial.fail(&error);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! is part of the observation, and the instance is removed in any case.
 
 use super::{
+    digest::{self, Digest},
     observation::Observation,
     stage::{Place, Stage, Subject},
     step::Taken,
@@ -128,6 +129,7 @@ impl Trial {
             residency: None,
             conditions: subject.found.clone(),
             recorded: None,
+            digest: None,
             timeline: false,
             console_lines: Vec::new(),
         };
@@ -336,7 +338,31 @@ impl Trial {
 
     /// Keeps what was recorded of it.
     pub(super) fn keep(&mut self, watched: Watched, recording: Arc<Recording>) {
+        let recording = match &self.observation.digest {
+            Some(digest) => Arc::new(digest.joined(&recording)),
+            None => recording,
+        };
         self.observation.recorded = Some(watched.recorded(recording));
+    }
+
+    /// Sums up what was recorded so far, if that is much. Only for an instance that is recorded alone. One whose single events are
+    /// to be written down keeps them all.
+    ///
+    /// # Errors
+    /// When the kernel does not give the records.
+    pub(super) fn digest(&mut self, stage: &mut Stage) -> Result<()> {
+        let (Some(watch), Some(probes)) = (&self.watch, &mut stage.probes) else { return Ok(()) };
+        if self.observation.timeline || probes.kept_bytes() < digest::FROM_BYTES {
+            return Ok(());
+        }
+        let mut recording = probes.take()?;
+        let before = self.observation.digest.take();
+        if let Some(before) = &before {
+            recording = before.joined(&recording);
+        }
+        let recorded = watch.so_far(Arc::new(recording));
+        self.observation.digest = Some(Digest::of(before, &self.observation, &recorded));
+        Ok(())
     }
 
     /// Ends it, removes what it left, and gives what was seen of it.

@@ -69,6 +69,13 @@ impl Watch {
         self.device.as_ref().map(|(_, probe)| probes.device_counts(probe)).transpose()
     }
 
+    /// What was recorded of it so far.
+    pub(super) fn so_far(&self, recording: Arc<Recording>) -> Recorded {
+        let threads = threads::named(&recording.records, self.scope, self.thread_roles);
+        let Self { scope, bystanders, roles, .. } = self;
+        Recorded { recording, scope: *scope, bystanders: bystanders.clone(), roles, threads, device: None }
+    }
+
     /// Makes them forget it; to be called before the recording is taken.
     pub(super) fn end(self, stage: &mut Stage) -> Result<Watched> {
         let Self { scope, device, mut bystanders, daemons, roles, thread_roles } = self;

@@ -137,9 +137,9 @@ impl Idle {
                 found: BTreeMap::new(),
             };
             let place = Place::new(dataset.run_id(), run_directory, position)?;
-            let (observation, window) = self.watching.watch(stage, aggregate, &subject, place).await;
+            let (mut observation, window) = self.watching.watch(stage, aggregate, &subject, place).await;
             progress.ended(&observation);
-            kept[cell.sandbox].push(self.write(&observation, window, &mut names, &mut dataset)?);
+            kept[cell.sandbox].push(self.write(&mut observation, window, &mut names, &mut dataset)?);
             dataset.flush().context("the results so far are kept; what comes next can't be written")?;
         }
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -160,7 +160,7 @@ impl Idle {
     /// Writes what was observed of an instance.
     fn write(
         &self,
-        observation: &Observation,
+        observation: &mut Observation,
         window: Option<Window>,
         names: &mut Names,
         dataset: &mut Dataset,

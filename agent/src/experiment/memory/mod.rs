@@ -101,8 +101,8 @@ impl Memory {
                 found: BTreeMap::new(),
             };
             let series = Series::new(self.together, subject, stage, run_directory, &mut dataset, progress, fault_ns);
-            let (observations, gathered) = series.run(&mut position).await?;
-            for observation in &observations {
+            let (mut observations, gathered) = series.run(&mut position).await?;
+            for observation in &mut observations {
                 explain(observation, &mut names).append(observation, &mut dataset)?;
             }
             dataset.flush()?;

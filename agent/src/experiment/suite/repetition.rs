@@ -131,7 +131,7 @@ async fn ask(
             trial.fail(&error);
             continue;
         }
-        perform(trial, stage, steps, plan.client_cpus.as_ref()).await;
+        perform(trial, stage, steps, plan.client_cpus.as_ref(), cell.variant.instances == 1).await;
     }
     end_recording(&mut trials, stage);
     let mut observations = Vec::new();

@@ -80,7 +80,7 @@ impl Suite {
                 let of_cell = gathered.entry(key).or_default();
                 let aggregate = aggregate.as_mut();
                 let means = Means { plan: &plan, stage, aggregate, run_directory, dataset: &mut dataset };
-                let Repeated { observations, window } = repeat(means, cell, next_position, of_cell.next()).await?;
+                let Repeated { mut observations, window } = repeat(means, cell, next_position, of_cell.next()).await?;
                 if stage.interrupted.is_cancelled() {
                     // What was cut short is neither a failure nor a result.
                     break 'rounds;
@@ -90,7 +90,7 @@ impl Suite {
                 if let (Some((watching, window)), Some(of)) = (&window, observations.first()) {
                     watching.append(window, of, &mut names, guests.of_sandbox(&of.sandbox), &mut dataset)?;
                 }
-                for observation in &observations {
+                for observation in &mut observations {
                     outcome.lost_events_count += observation.lost();
                     outcome.instances_count += 1;
                     outcome.failed_count += u32::from(observation.outcome.is_err());

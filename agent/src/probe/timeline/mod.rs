@@ -127,6 +127,11 @@ impl Probes {
         self.programs.mark(tid, membership);
     }
 
+    /// Bytes of records that wait to be taken, about.
+    pub fn kept_bytes(&self) -> usize {
+        self.collector.kept_bytes()
+    }
+
     /// Everything recorded since the last call.
     ///
     /// # Errors

@@ -8,7 +8,11 @@ use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use sandscope_ebpf::{event::Kind, map::Counters};
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -67,6 +71,8 @@ impl Raw {
 
 /// The draining thread.
 pub(super) struct Collector {
+    /// Bytes that it has.
+    kept: Arc<AtomicUsize>,
     requests: Option<SyncSender<SyncSender<Raw>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,11 +80,18 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn start(ring: RingBuf<MapData>) -> Result<Self> {
         let (requests, receiver) = sync_channel(1);
+        let kept = Arc::new(AtomicUsize::new(0));
+        let of_thread = Arc::clone(&kept);
         let thread = std::thread::Builder::new()
             .name("ring".to_owned())
-            .spawn(move || drain(ring, &receiver))
+            .spawn(move || drain(ring, &receiver, &of_thread))
             .context("can't start the thread that drains the ring buffer")?;
-        Ok(Self { requests: Some(requests), thread: Some(thread) })
+        Ok(Self { kept, requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// Bytes of records that wait to be taken, about.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Everything since the last call, decoded and in order of time; `counters` are those of the same span.
@@ -114,13 +127,14 @@ impl Drop for Collector {
     }
 }
 
-fn drain(mut ring: RingBuf<MapData>, requests: &Receiver<SyncSender<Raw>>) {
+fn drain(mut ring: RingBuf<MapData>, requests: &Receiver<SyncSender<Raw>>, kept: &AtomicUsize) {
     let mut raw = Raw::new(MAX_BYTES);
     loop {
         let request = requests.recv_timeout(DRAIN_INTERVAL);
         while let Some(record) = ring.next() {
             raw.push(&record);
         }
+        kept.store(raw.bytes.len(), Ordering::Relaxed);
         match request {
             // The asker may have given up; then the records are nobody's.
             Ok(reply) => drop(reply.send(std::mem::replace(&mut raw, Raw::new(MAX_BYTES)))),
