@@ -365,6 +365,47 @@ fn activity_is_that_of_the_very_window(out: &Path, instances: &[Row], steps: &[R
 }
 
 #[test]
+fn records_of_a_load_that_are_many_are_summed_up_step_by_step() {
+    const TEST: &str = "records_of_a_load_that_are_many_are_summed_up_step_by_step";
+    /// From so many bytes on they are; a system call is 56.
+    const MANY_BYTES: i128 = 64 << 20;
+    const CALL_BYTES: i128 = 56;
+    if !can_run(TEST, "process") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (file, out) = (home.path().join("load.toml"), home.path().join("results"));
+    let text = "repetitions = 1\nprobes = \"with\"\n[experiment.network]\nconnections = [16, 8, 4, 2, 1]\nrates = []\nfile-connections = 0\n\
+                window-s = 3.0\n[[matrix]]\nexperiments = [\"network\"]\nsandboxes = [\"process\"]\nworkloads = [\"rust\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run(&file, &out, &[]);
+    assert!(output.status.success(), "{}", told(&output));
+    if rows(&out, "runs")[0].number("probes_available") != Some(1) {
+        return skip(TEST, "bpf", "the host can't have the probes");
+    }
+    let (steps, activity, events) = (rows(&out, "steps"), rows(&out, "activity"), rows(&out, "events"));
+    assert_eq!(sum(&events, "lost_count"), 0);
+    let calls = sum(events.iter().filter(|row| row.text("kind") == "syscall"), "seen_count");
+    assert!(calls * CALL_BYTES > 2 * MANY_BYTES, "{calls} calls are not enough for this test");
+    for step in steps.iter().filter(|step| step.text("name").starts_with("closed-")) {
+        let of = |kind: &str| {
+            let of_step = activity.iter().filter(|row| row.number("step") == step.number("step"));
+            of_step.filter(|row| row.text("kind") == kind).collect::<Vec<_>>()
+        };
+        // Each request is read and answered.
+        let (answered, calls) = (step.number("good_count").unwrap(), sum(of("syscall"), "count"));
+        assert!(answered > 1000 && calls >= 2 * answered, "{}: {calls} calls, {answered} answers", step.text("name"));
+        // A thread that was there all the time is in one state or another all of it.
+        let window_ns = step.number("end_ns").unwrap() - step.number("start_ns").unwrap();
+        let states = ["user", "kernel", "runnable", "blocked"].map(|kind| sum(of(kind), "time_ns"));
+        let all: i128 = states.iter().sum();
+        let threads = (all as f64 / window_ns as f64).round() as i128;
+        let off = (all - threads * window_ns).abs();
+        assert!(threads > 0 && off * 100 <= window_ns, "{}: {states:?} in {window_ns} ns", step.text("name"));
+    }
+}
+
+#[test]
 fn frames_to_a_machine_are_taken_by_its_vmm() {
     const TEST: &str = "frames_to_a_machine_are_taken_by_its_vmm";
     if !can_run(TEST, "qemu-tcg-linux") {

@@ -16,6 +16,7 @@ mod history;
 mod marker;
 mod phase;
 mod span;
+mod states;
 mod timeline;
 
 pub use attribution::{Account, Category, Share, attribute};
@@ -28,6 +29,7 @@ pub use history::{Bystander, Duty, Histories, History, NamedThread, Names, cause
 pub use marker::{Marker, markers_of_records, undelay};
 pub use phase::{Phase, phases};
 pub use span::{Activity, Span};
+pub use states::states;
 pub use timeline::{Counter, Flow, VcpuSlice, counters, flows, vcpu_slices};
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Written-down recordings with known accounts, and random ones that must add up.
 
 use super::{
-    Bystander, Category, Duty, Histories, Names, Phase, Share, Span, attribute, calls, exits, file_calls, flows,
-    threads, vcpu_slices, wakeups,
+    Bystander, Category, Duty, Histories, Names, Phase, Share, Span, ThreadTotals, attribute, calls, exits, file_calls,
+    flows, states, threads, vcpu_slices, wakeups,
 };
 use crate::{probe::Record, sandbox::RoleRule};
 use bytemuck::Zeroable;
@@ -466,6 +466,80 @@ fn a_wake_up_by_a_known_task_has_both_ends() {
         flows.iter().map(|flow| (flow.at_ns, tid(flow.woken), flow.waker.map(tid), flow.waited_ns)).collect();
     // The timer came while the process had a CPU; that does not make it the waker.
     assert_eq!(seen, [(170, OTHER, Some(PROCESS), Some(10)), (190, OTHER, None, Some(10))]);
+}
+
+/// A random but possible time of three threads on two CPUs.
+fn possible_time(random: &mut StdRng) -> Vec<Record> {
+    let mut records = vec![
+        new_task(100, LAUNCHER, PROCESS),
+        switch(110, STRANGER, 0, PROCESS),
+        exec(130, PROCESS, b"runsc\0run\0"),
+        new_task(140, PROCESS, 31),
+        new_task(141, PROCESS, 32),
+    ];
+    let mut at = 150;
+    // What each CPU runs since when, who waits for one, and who sleeps.
+    let mut cpus = [(PROCESS, at), (STRANGER, at)];
+    let (mut ready, mut asleep) = (vec![31, 32], Vec::new());
+    for _ in 0..random.random_range(50..400) {
+        at += random.random_range(1..20);
+        let cpu = random.random_range(0..2);
+        let (running, since) = cpus[cpu];
+        let mut one_of = |tids: &mut Vec<u32>| {
+            let place = random.random_range(0..tids.len().max(1));
+            (!tids.is_empty()).then(|| tids.swap_remove(place))
+        };
+        let (sleeper, waiter) = (one_of(&mut asleep), one_of(&mut ready));
+        match random.random_range(0..4) {
+            0 if running != STRANGER => {
+                records.push(syscall(random.random_range(since..=at), at, running, 0, 0));
+                // The next call begins later.
+                cpus[cpu].1 = at;
+            }
+            1 if let Some(tid) = sleeper => {
+                records.push(wake(at, tid, WakeCause::Hrtimer, 0xabc, b"swapper"));
+                ready.extend([tid].into_iter().chain(waiter));
+                continue;
+            }
+            _ => {
+                let sleeps = random.random_bool(0.5);
+                records.push(switch(at, running, u32::from(sleeps), waiter.unwrap_or(STRANGER)));
+                let left = if sleeps { &mut asleep } else { &mut ready };
+                left.extend(Some(running).filter(|tid| *tid != STRANGER));
+                cpus[cpu] = (waiter.unwrap_or(STRANGER), at);
+                asleep.extend(sleeper);
+                continue;
+            }
+        }
+        asleep.extend(sleeper);
+        ready.extend(waiter);
+    }
+    records
+}
+
+#[test]
+fn the_states_of_a_recording_stand_for_all_of_it() {
+    let shown = |records: &[Record], start, end| {
+        let histories = histories(records);
+        let spans = spans(&histories, start, end);
+        let totals = threads(&histories, &spans);
+        // How often it was switched is counted over all that is known, not over a window.
+        let times = |of: ThreadTotals| (of.user_ns, of.kernel_ns, of.runnable_ns, of.blocked_ns, of.wakeups);
+        let mut of_threads: Vec<_> =
+            histories.tasks.iter().zip(totals).map(|(task, totals)| (task.tid, times(totals))).collect();
+        of_threads.sort();
+        (of_threads, wakeups(&histories, &spans), calls(&histories, &spans, &(start..end)))
+    };
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let records = possible_time(&mut random);
+        let cut = random.random_range(5..records.len());
+        let kept = states(&records[..cut]);
+        assert!(kept.len() <= 20, "seed {seed}: {} records of {cut}", kept.len());
+        let (start, end) = (records[cut].header().at_ns, records.last().unwrap().header().at_ns);
+        let rest = [kept, records[cut..].to_vec()].concat();
+        assert_eq!(shown(&rest, start, end), shown(&records, start, end), "seed {seed}, cut at {cut}");
+    }
 }
 
 #[test]

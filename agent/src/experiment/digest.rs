@@ -11,11 +11,10 @@ use super::{
     observation::{Observation, Recorded},
 };
 use crate::{
-    correlate::Names,
+    correlate::{Names, states},
     probe::{ExitReasons, Record, Recording},
 };
 use sandscope_ebpf::map::Counters;
-use std::collections::BTreeSet;
 
 /// From how many bytes of records on they are summed up.
 pub(super) const FROM_BYTES: usize = 64 << 20;
@@ -63,23 +62,4 @@ impl Digest {
         let records = self.kept.iter().chain(&recording.records).cloned().collect();
         Recording { records, counters }
     }
-}
-
-/// Those records that say which threads there are, and in which state each was in the end.
-fn states(records: &[Record]) -> Vec<Record> {
-    let (mut switched, mut woken, mut crossed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut is_state = |record: &&Record| match record {
-        Record::TaskNew(_) | Record::Exec(_) | Record::Exit(_) | Record::Listen(_) | Record::Frame(_) => true,
-        Record::Switch(switch) => {
-            let (previous, next) = (switched.insert(switch.header.tid), switched.insert(switch.next_tid));
-            previous || next
-        }
-        // Before its last switch, it was another sleep that this one ended.
-        Record::Wake(wake) => !switched.contains(&wake.header.tid) && woken.insert(wake.header.tid),
-        Record::KvmEntry(_) | Record::KvmExit(_) => crossed.insert(record.header().tid),
-        _ => false,
-    };
-    let mut states: Vec<Record> = records.iter().rev().filter(|record| is_state(record)).cloned().collect();
-    states.reverse();
-    states
 }
