@@ -23,7 +23,10 @@ impl Display for SuiteReport<'_> {
             write_step(out, cell, twin(cells, cell, true).filter(|_| !cell.probes))?;
         }
         let SuiteSummary { instances_count, failed_count, lost_events_count, finished, .. } = self.0;
-        writeln!(out, "{instances_count} instances, {failed_count} failed")?;
+        // A step may well fail on an instance that does not: at the limit of connections, say.
+        let steps: u32 = cells.iter().filter(|cell| cell.step != "start").map(|cell| cell.failed_count).sum();
+        let steps = if steps > 0 { format!("; {steps} steps failed") } else { String::new() };
+        writeln!(out, "{instances_count} instances, {failed_count} failed{steps}")?;
         if *lost_events_count > 0 {
             writeln!(
                 out,
