@@ -12,7 +12,12 @@ pub const PATH_BYTES: usize = 128;
 /// Bytes kept of a program's arguments.
 pub const ARGS_BYTES: usize = 256;
 
-/// Which record follows the header. The discriminants index the counters of [`crate::map::Counters`].
+/// Bytes kept of each part of an object's name, the NUL included.
+pub const PART_BYTES: usize = 48;
+/// Parts kept of an object's path, from its end.
+pub const PARTS: usize = 5;
+
+/// Which record follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -48,11 +53,15 @@ pub enum Kind {
     Block = 14,
     /// [`Frame`]: one of the first frames on a device of the sandbox.
     Frame = 15,
+    /// [`Traps`]: what interrupted the own code of a task in scope.
+    Traps = 16,
+    /// [`Object`]: what a long system call of a task in scope was about.
+    Object = 17,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 18;
 
     /// All kinds, in the order of their discriminants.
     pub const ALL: [Self; Self::COUNT] = [
@@ -72,6 +81,8 @@ impl Kind {
         Self::Listen,
         Self::Block,
         Self::Frame,
+        Self::Traps,
+        Self::Object,
     ];
 }
 
@@ -135,7 +146,42 @@ pub struct Exit {
     pub padding: u32,
 }
 
-/// User page faults of one stretch of a thread on a CPU, by what the access was.
+/// A CPU went from one task to another; at least one of the two is in scope.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Switch {
+    /// `tid` and `scope` are of the task that leaves the CPU; `flags` is 1 where it was preempted because the CPU limit of its
+    /// cgroup is used up.
+    pub header: Header,
+    /// Task that gets the CPU.
+    pub next_tid: u32,
+    /// Its scope, or 0.
+    pub next_scope: u16,
+    /// The CPU.
+    pub cpu: u16,
+    /// `task_struct.__state` of the leaving task: 0 when it was preempted and stays runnable.
+    pub prev_state: u32,
+    /// System call that the leaving task is in, [`NO_SYSCALL`] or [`PAGE_FAULT`].
+    pub syscall: i32,
+    /// When it entered that call or fault; 0 without one.
+    pub syscall_since_ns: u64,
+    /// What [`Syscall::arg`] will hold.
+    pub syscall_arg: u64,
+    /// `sum_exec_runtime` of the leaving task: how long it has had CPUs since it was made, whatever switches were seen. 0 where the
+    /// kernel does not say.
+    pub prev_exec_ns: u64,
+    /// Name of the leaving task where it is in no scope; else zeroes.
+    pub prev_comm: [u8; COMM_BYTES],
+}
+
+/// Value of [`Switch::syscall`] outside system calls and page faults.
+pub const NO_SYSCALL: i32 = -1;
+/// Value of [`Switch::syscall`] in a page fault of the task's own code.
+pub const PAGE_FAULT: i32 = -2;
+/// [`Header::flags`] of a [`Switch`]: the CPU limit of the task's cgroup is used up.
+pub const THROTTLED: u8 = 1;
+
+/// User page faults of a thread, by what the access was.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable, PartialEq, Eq)]
 #[repr(C)]
 pub struct Faults {
@@ -149,32 +195,24 @@ pub struct Faults {
     pub unknown: u32,
 }
 
-/// A CPU went from one task to another; at least one of the two is in scope.
+/// What interrupted the own code of a task since it was last in the kernel by its own will, or got the CPU. Comes right before the
+/// record of the system call or switch that ends this stretch, and only where something did.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Switch {
-    /// `tid` and `scope` are of the task that leaves the CPU.
+pub struct Traps {
+    /// `at_ns` is the end of the stretch.
     pub header: Header,
-    /// Task that gets the CPU.
-    pub next_tid: u32,
-    /// Its scope, or 0.
-    pub next_scope: u16,
-    /// The CPU.
-    pub cpu: u16,
-    /// `task_struct.__state` of the leaving task: 0 when it was preempted and stays runnable.
-    pub prev_state: u32,
-    /// System call that the leaving task is in, or [`NO_SYSCALL`].
-    pub syscall: i32,
-    /// When it entered that call; 0 without one.
-    pub syscall_since_ns: u64,
-    /// What [`Syscall::arg`] will hold.
-    pub syscall_arg: u64,
-    /// User page faults since the leaving task got the CPU.
+    /// Page faults.
     pub faults: Faults,
+    /// Time from the beginning of those of them that were timed to the end of their handling.
+    pub timed_ns: u64,
+    /// Time in interrupts and softirqs, those inside page faults too.
+    pub interrupt_ns: u64,
+    /// How many were timed.
+    pub timed: u32,
+    /// Always 0.
+    pub padding: u32,
 }
-
-/// Value of [`Switch::syscall`] outside system calls.
-pub const NO_SYSCALL: i32 = -1;
 
 /// What made a wake-up happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -382,4 +420,39 @@ pub enum Direction {
     FromSandbox = 0,
     /// Into the sandbox.
     ToSandbox = 1,
+}
+
+/// What a long system call of a task in scope was about. Comes right before the record of that call.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Object {
+    /// `flags` is an [`ObjectKind`].
+    pub header: Header,
+    /// When the call was entered, as in its [`Syscall`].
+    pub since_ns: u64,
+    /// Magic number of the file system (`include/uapi/linux/magic.h`), for a file.
+    pub magic: u64,
+    /// `AF_*`, for a socket.
+    pub family: u16,
+    /// Protocol, for a socket: `IPPROTO_*` or `NETLINK_*`.
+    pub protocol: u16,
+    /// Local port in host byte order, for an Internet socket.
+    pub local_port: u16,
+    /// Remote port in network byte order, for an Internet socket.
+    pub remote_port: u16,
+    /// For a file: parts of its path inside of its file system, the last one first, each NUL terminated unless cut. For a path, or
+    /// the name of a Unix socket (its own, or else that of its peer): one text, NUL terminated unless cut.
+    pub name: [[u8; PART_BYTES]; PARTS],
+}
+
+/// What an [`Object`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ObjectKind {
+    /// An open file of any kind but a socket.
+    File = 0,
+    /// A socket.
+    Socket = 1,
+    /// A path, as the caller gave it.
+    Path = 2,
 }

@@ -1,6 +1,6 @@
 //! Values of the BPF maps, and the rules for reading them.
 
-use crate::{event::Kind, histogram::Histogram};
+use crate::{event::Faults, histogram::Histogram};
 use bytemuck::{Pod, Zeroable};
 
 /// Thread numbers that one element of the map `SCOPE_OF` covers.
@@ -75,14 +75,14 @@ impl Membership {
     }
 }
 
-/// Per-CPU counters, indexed by [`Kind`].
+/// Whose records of which kind found no room.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Counters {
-    /// Records that a program had to write.
-    pub seen: [u64; Kind::COUNT],
-    /// Those of them for which the ring buffer had no room.
-    pub lost: [u64; Kind::COUNT],
+#[derive(Clone, Copy, Debug, Pod, Zeroable, PartialEq, Eq)]
+pub struct LostKey {
+    /// Scope; 0 stands for all that found no room here.
+    pub scope: u16,
+    /// A [`Kind`](crate::event::Kind).
+    pub kind: u16,
 }
 
 /// What a program has to remember about a thread in scope.
@@ -91,8 +91,8 @@ pub struct Counters {
 pub struct Task {
     /// When the current system call was entered.
     pub syscall_since_ns: u64,
-    /// Its argument of interest; see [`crate::event::Syscall::arg`].
-    pub syscall_arg: u64,
+    /// Its first two arguments.
+    pub syscall_args: [u64; 2],
     /// Its number, or [`crate::event::NO_SYSCALL`].
     pub syscall: i32,
     /// What it does with the file: a [`FileUse`].
@@ -117,6 +117,20 @@ pub enum FileUse {
     Write = 2,
     /// It reads frames from a tap device.
     Tap = 3,
+}
+
+/// What a system call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Subject {
+    /// Nothing that has a name.
+    None = 0,
+    /// What its first argument, a descriptor, stands for.
+    Descriptor = 1,
+    /// The path that its first argument points to.
+    FirstPath = 2,
+    /// The path that its second argument points to.
+    SecondPath = 3,
 }
 
 /// Key of a file that a sandbox uses.
@@ -169,6 +183,26 @@ pub struct InterruptContext {
     pub softirq: u32,
     /// When each of the four began, in the order of [`crate::event::WakeCause`], from `Hrtimer` on; kept where the loader asks for it.
     pub since_ns: [u64; 4],
+    /// When the outermost of them began; kept where the loader asks for it, as the next.
+    pub outermost_since_ns: u64,
+    /// Time in them since somebody last took this.
+    pub spent_ns: u64,
+}
+
+/// Page faults of the own code of the task that has a CPU, since somebody last took them.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct FaultsOfCpu {
+    /// When the last one began; 0: there was none since then.
+    pub since_ns: u64,
+    /// Time in those that were timed.
+    pub timed_ns: u64,
+    /// All of them.
+    pub faults: Faults,
+    /// Those that were timed.
+    pub timed: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
 /// A device of a sandbox as one CPU saw it, keyed by the interface index of the host's end. The arrays are indexed by
@@ -267,10 +301,10 @@ pub struct BlockPending {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, FileCounts, FileKey, InterruptContext, NetDevice, NetQueue};
+    use super::{FileCounts, FileKey, InterruptContext, LostKey, NetDevice, NetQueue};
 
-    // SAFETY: `repr(C)`, made of `u64` and `u16` without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
-    unsafe impl aya::Pod for Counters {}
+    // SAFETY: `repr(C)`, made of integers without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
+    unsafe impl aya::Pod for LostKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for InterruptContext {}
     // SAFETY: as above.

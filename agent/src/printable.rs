@@ -16,6 +16,13 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// Bytes of the kernel as text, up to the first NUL: what is no UTF-8, and what would steer a terminal, is replaced.
+pub fn name(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let lossy = String::from_utf8_lossy(&bytes[..end]);
+    lossy.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

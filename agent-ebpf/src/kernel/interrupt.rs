@@ -21,6 +21,9 @@ static TIMER_FUNCTION: Global<u32> = Global::new(0);
 /// Whether to keep when interrupts and timers began: 1 or 0.
 #[unsafe(no_mangle)]
 static TIME_INTERRUPTS: Global<u32> = Global::new(0);
+/// Whether to sum the time in them: 1 or 0.
+#[unsafe(no_mangle)]
+static SUM_INTERRUPTS: Global<u32> = Global::new(0);
 
 #[inline(always)]
 fn of_this_cpu() -> Option<&'static mut InterruptContext> {
@@ -28,12 +31,37 @@ fn of_this_cpu() -> Option<&'static mut InterruptContext> {
     INTERRUPT.get_ptr_mut(0).map(|context| unsafe { &mut *context })
 }
 
-/// Notes that something begins. The verifier drops this where the loader has not asked for it.
+/// Notes that something begins, before it is noted what. The verifier drops this where the loader has not asked for it.
 #[inline(always)]
 fn begins(cpu: &mut InterruptContext, cause: WakeCause) {
     if TIME_INTERRUPTS.load() != 0 {
         cpu.since_ns[cause as usize - 1] = now_ns();
     }
+    if SUM_INTERRUPTS.load() != 0 && !is_in_any(cpu) {
+        cpu.outermost_since_ns = now_ns();
+    }
+}
+
+/// Notes that something has ended, after it is noted that it has.
+#[inline(always)]
+fn ended(cpu: &mut InterruptContext) {
+    if SUM_INTERRUPTS.load() != 0 && !is_in_any(cpu) {
+        cpu.spent_ns += now_ns().saturating_sub(cpu.outermost_since_ns);
+    }
+}
+
+#[inline(always)]
+fn is_in_any(cpu: &InterruptContext) -> bool {
+    cpu.hrtimer | cpu.timer | u64::from(cpu.irq) | u64::from(cpu.softirq) != 0
+}
+
+/// Time in interrupts on this CPU since this was last called, without those that are not over.
+#[inline(always)]
+pub fn take_spent() -> u64 {
+    let Some(cpu) = of_this_cpu() else { return 0 };
+    let spent_ns = cpu.spent_ns;
+    cpu.spent_ns = 0;
+    spent_ns
 }
 
 /// How long what wakes somebody at this moment has been running; 0 for tasks.
@@ -49,8 +77,8 @@ pub fn running_ns(cause: WakeCause, now_ns: u64) -> u64 {
 #[raw_tracepoint(tracepoint = "hrtimer_expire_entry")]
 fn hrtimer_expire_entry(context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
-        cpu.hrtimer = read_field(context.arg(0), &HRTIMER_FUNCTION).unwrap_or(0);
         begins(cpu, WakeCause::Hrtimer);
+        cpu.hrtimer = read_field(context.arg(0), &HRTIMER_FUNCTION).unwrap_or(0);
     }
     0
 }
@@ -60,6 +88,7 @@ fn hrtimer_expire_entry(context: RawTracePointContext) -> i32 {
 fn hrtimer_expire_exit(_context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
         cpu.hrtimer = 0;
+        ended(cpu);
     }
     0
 }
@@ -68,8 +97,8 @@ fn hrtimer_expire_exit(_context: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "timer_expire_entry")]
 fn timer_expire_entry(context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
-        cpu.timer = read_field(context.arg(0), &TIMER_FUNCTION).unwrap_or(0);
         begins(cpu, WakeCause::Timer);
+        cpu.timer = read_field(context.arg(0), &TIMER_FUNCTION).unwrap_or(0);
     }
     0
 }
@@ -79,6 +108,7 @@ fn timer_expire_entry(context: RawTracePointContext) -> i32 {
 fn timer_expire_exit(_context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
         cpu.timer = 0;
+        ended(cpu);
     }
     0
 }
@@ -87,9 +117,9 @@ fn timer_expire_exit(_context: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "irq_handler_entry")]
 fn irq_handler_entry(context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
+        begins(cpu, WakeCause::Irq);
         let irq: u32 = context.arg(0);
         cpu.irq = irq.wrapping_add(1);
-        begins(cpu, WakeCause::Irq);
     }
     0
 }
@@ -99,6 +129,7 @@ fn irq_handler_entry(context: RawTracePointContext) -> i32 {
 fn irq_handler_exit(_context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
         cpu.irq = 0;
+        ended(cpu);
     }
     0
 }
@@ -107,9 +138,9 @@ fn irq_handler_exit(_context: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "softirq_entry")]
 fn softirq_entry(context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
+        begins(cpu, WakeCause::Softirq);
         let vector: u32 = context.arg(0);
         cpu.softirq = vector.wrapping_add(1);
-        begins(cpu, WakeCause::Softirq);
     }
     0
 }
@@ -119,6 +150,7 @@ fn softirq_entry(context: RawTracePointContext) -> i32 {
 fn softirq_exit(_context: RawTracePointContext) -> i32 {
     if let Some(cpu) = of_this_cpu() {
         cpu.softirq = 0;
+        ended(cpu);
     }
     0
 }

@@ -117,6 +117,7 @@ pub fn block_rq_complete(context: RawTracePointContext) -> i32 {
     };
     send(
         Kind::Block,
+        header.scope,
         Block {
             header,
             sector: key.sector,

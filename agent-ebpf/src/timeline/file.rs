@@ -23,7 +23,6 @@ static FILES: PerCpuHashMap<FileKey, FileCounts> = PerCpuHashMap::with_max_entri
 // Offsets, and numbers of system calls plus one: 0 is one that this architecture does not have.
 offsets! {
     FILE_TASK_FILES FILE_FILES_FDT FILE_FDT_FD FILE_FDT_MAX FILE_FILE_INODE FILE_INODE_MODE FILE_INODE_RDEV FILE_INODE_INO FILE_INODE_SB FILE_SB_DEV
-    FILE_REGS_ARG1
     FILE_READ FILE_PREAD64 FILE_READV FILE_PREADV FILE_PREADV2
     FILE_WRITE FILE_PWRITE64 FILE_WRITEV FILE_PWRITEV FILE_PWRITEV2
     ADDED_INODE ADDED_DEV ADDED_ORDER
@@ -39,7 +38,7 @@ const TUN: u32 = 10 << 20 | 200;
 
 /// A thread enters a system call.
 #[inline(always)]
-pub fn begins(task: &mut Task, number: u32, registers: *const u8) {
+pub fn begins(task: &mut Task, number: u32) {
     task.file_use = FileUse::None as u32;
     let is = |call: &Global<u32>| number.wrapping_add(1) == call.load();
     let reads = is(&FILE_READ) || is(&FILE_PREAD64) || is(&FILE_READV) || is(&FILE_PREADV) || is(&FILE_PREADV2);
@@ -47,8 +46,7 @@ pub fn begins(task: &mut Task, number: u32, registers: *const u8) {
     if !reads && !writes {
         return;
     }
-    let Some(descriptor) = read_field::<u64>(registers, &FILE_REGS_ARG1) else { return };
-    match opened(descriptor as u32) {
+    match opened(task.syscall_args[0] as u32) {
         Some(Opened::Regular { inode, device }) => {
             task.inode = inode;
             task.device = device;
@@ -57,6 +55,23 @@ pub fn begins(task: &mut Task, number: u32, registers: *const u8) {
         Some(Opened::Tap) if reads => task.file_use = FileUse::Tap as u32,
         _ => {}
     }
+}
+
+/// The `struct file` of a descriptor of the running task.
+#[inline(always)]
+pub fn of_descriptor(descriptor: u32) -> Option<*const u8> {
+    // SAFETY: the helper takes nothing and can't fail; there is no safe wrapper for it.
+    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() } as *const u8;
+    let files = read_field::<u64>(task, &FILE_TASK_FILES)? as *const u8;
+    let table = read_field::<u64>(files, &FILE_FILES_FDT)? as *const u8;
+    if descriptor >= read_field::<u32>(table, &FILE_FDT_MAX)? {
+        return None;
+    }
+    let pointers = read_field::<u64>(table, &FILE_FDT_FD)?;
+    let place = (pointers + u64::from(descriptor) * 8) as *const u64;
+    // SAFETY: the helper reads kernel memory at any address and fails where there is none.
+    let file = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(place) }.ok()?;
+    (file != 0).then_some(file as *const u8)
 }
 
 /// What a descriptor stands for.
@@ -68,17 +83,7 @@ enum Opened {
 /// What a descriptor of the running task stands for, if it is a regular file or a tap device.
 #[inline(always)]
 fn opened(descriptor: u32) -> Option<Opened> {
-    // SAFETY: the helper takes nothing and can't fail; there is no safe wrapper for it.
-    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() } as *const u8;
-    let files = read_field::<u64>(task, &FILE_TASK_FILES)? as *const u8;
-    let table = read_field::<u64>(files, &FILE_FILES_FDT)? as *const u8;
-    if descriptor >= read_field::<u32>(table, &FILE_FDT_MAX)? {
-        return None;
-    }
-    let pointers = read_field::<u64>(table, &FILE_FDT_FD)?;
-    let place = (pointers + u64::from(descriptor) * 8) as *const u64;
-    // SAFETY: the helper reads kernel memory at any address and fails where there is none.
-    let file = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(place) }.ok()? as *const u8;
+    let file = of_descriptor(descriptor)?;
     let inode = read_field::<u64>(file, &FILE_FILE_INODE)? as *const u8;
     let kind = read_field::<u16>(inode, &FILE_INODE_MODE)? & S_IFMT;
     if kind == S_IFCHR && read_field::<u32>(inode, &FILE_INODE_RDEV)? == TUN {

@@ -31,7 +31,7 @@ fn header_of_current(context: &impl EbpfContext, kind: Kind) -> Option<Header> {
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn kvm_entry(context: RawTracePointContext) -> i32 {
     if let Some(header) = header_of_current(&context, Kind::KvmEntry) {
-        send(Kind::KvmEntry, KvmEntry { header });
+        send(Kind::KvmEntry, header.scope, KvmEntry { header });
     }
     0
 }
@@ -49,7 +49,7 @@ pub fn kvm_exit(context: TracePointContext) -> u32 {
             // SAFETY: as above.
             offset => unsafe { context.read_at(offset as usize) }.unwrap_or(0),
         };
-        send(Kind::KvmExit, KvmExit { header, guest_ip, reason, isa });
+        send(Kind::KvmExit, header.scope, KvmExit { header, guest_ip, reason, isa });
     }
     1
 }
@@ -57,7 +57,11 @@ pub fn kvm_exit(context: TracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
 pub fn kvm_userspace_exit(context: RawTracePointContext) -> i32 {
     if let Some(header) = header_of_current(&context, Kind::KvmUserspaceExit) {
-        send(Kind::KvmUserspaceExit, KvmUserspaceExit { header, reason: context.arg(0), errno: context.arg(1) });
+        send(
+            Kind::KvmUserspaceExit,
+            header.scope,
+            KvmUserspaceExit { header, reason: context.arg(0), errno: context.arg(1) },
+        );
     }
     0
 }
@@ -75,7 +79,7 @@ pub fn kvm_pio(context: RawTracePointContext) -> i32 {
             2 => value & 0xffff,
             _ => value,
         };
-        send(Kind::KvmPio, KvmPio { header, port: context.arg(1), size, count: context.arg(3), value });
+        send(Kind::KvmPio, header.scope, KvmPio { header, port: context.arg(1), size, count: context.arg(3), value });
     }
     0
 }
@@ -94,7 +98,7 @@ pub fn kvm_mmio(context: RawTracePointContext) -> i32 {
             4 => value & 0xffff_ffff,
             _ => value,
         };
-        send(Kind::KvmMmio, KvmMmio { header, address: context.arg(2), value, length, padding: 0 });
+        send(Kind::KvmMmio, header.scope, KvmMmio { header, address: context.arg(2), value, length, padding: 0 });
     }
     0
 }
@@ -105,7 +109,7 @@ pub fn kvm_vcpu_wakeup(context: RawTracePointContext) -> i32 {
         let waited: u8 = context.arg(1);
         let valid: u8 = context.arg(2);
         header.flags = waited & 1 | (valid & 1) << 1;
-        send(Kind::KvmHaltWake, KvmHaltWake { header, halted_ns: context.arg(0) });
+        send(Kind::KvmHaltWake, header.scope, KvmHaltWake { header, halted_ns: context.arg(0) });
     }
     0
 }
@@ -115,7 +119,7 @@ pub fn kvm_halt_poll_ns(context: RawTracePointContext) -> i32 {
     if let Some(header) = header_of_current(&context, Kind::KvmHaltPoll) {
         let record =
             KvmHaltPoll { header, vcpu: context.arg(1), new_ns: context.arg(2), old_ns: context.arg(3), padding: 0 };
-        send(Kind::KvmHaltPoll, record);
+        send(Kind::KvmHaltPoll, header.scope, record);
     }
     0
 }

@@ -17,6 +17,7 @@ mod file;
 mod kvm;
 mod memory;
 mod net;
+mod object;
 mod pickup;
 mod ring;
 mod sched;

@@ -72,7 +72,7 @@ pub fn inet_sock_set_state(context: TracePointContext) -> u32 {
             protocol: read_u16(&SOCK_PROTOCOL),
             padding: 0,
         };
-        send(Kind::Listen, record);
+        send(Kind::Listen, membership.scope(), record);
     }
     1
 }
@@ -223,6 +223,7 @@ fn frame(context: &TcContext, direction: Direction) {
     };
     send(
         Kind::Frame,
+        header.scope,
         Frame {
             header,
             ifindex: buffer.ifindex,

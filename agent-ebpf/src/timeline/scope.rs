@@ -42,7 +42,7 @@ static BINPRM_FILENAME: Global<u32> = Global::new(0);
 
 const NEW_TASK: Task = Task {
     syscall_since_ns: 0,
-    syscall_arg: 0,
+    syscall_args: [0; 2],
     syscall: NO_SYSCALL,
     file_use: FileUse::None as u32,
     inode: 0,
@@ -103,7 +103,7 @@ pub fn task_newtask(context: RawTracePointContext) -> i32 {
         }
     }
     let header = header(Kind::TaskNew, parent_tid, parent);
-    send(Kind::TaskNew, TaskNew { header, clone_flags, child_tid, tgid: context.tgid() });
+    send(Kind::TaskNew, header.scope, TaskNew { header, clone_flags, child_tid, tgid: context.tgid() });
     0
 }
 
@@ -136,7 +136,7 @@ pub fn sched_process_exec(context: RawTracePointContext) -> i32 {
     exec.comm = bpf_get_current_comm().unwrap_or_default();
     read_path(context.arg(2), &mut exec.path);
     exec.args_bytes = read_args(&mut exec.args);
-    send(Kind::Exec, *exec);
+    send(Kind::Exec, exec.header.scope, *exec);
     0
 }
 
@@ -173,7 +173,7 @@ pub fn sched_process_exit(context: RawTracePointContext) -> i32 {
     let membership = of(tid);
     if membership.is_recorded() {
         let header = header(Kind::Exit, tid, membership);
-        send(Kind::Exit, Exit { header, tgid: context.tgid(), padding: 0 });
+        send(Kind::Exit, header.scope, Exit { header, tgid: context.tgid(), padding: 0 });
     }
     0
 }

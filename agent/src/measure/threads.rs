@@ -1,14 +1,14 @@
 //! Names of threads: VMMs name theirs after what they do, which no other event tells.
 
-use crate::{correlate::NamedThread, probe::Record, sandbox::ThreadRule};
+use crate::{correlate::NamedThread, probe::Record, role::ThreadRule};
 use std::fs;
 
-/// The threads that began in a scope and are still there, with the roles that their names tell.
-pub fn named(records: &[Record], scope: u16, rules: &'static [ThreadRule]) -> Vec<NamedThread> {
+/// The threads that began in a recording and are still there, with the roles that their names tell.
+pub fn named(records: &[Record], rules: &'static [ThreadRule]) -> Vec<NamedThread> {
     if rules.is_empty() {
         return Vec::new();
     }
-    let begun = records.iter().filter(|record| record.concerns(scope)).filter_map(|record| match record {
+    let begun = records.iter().filter_map(|record| match record {
         Record::TaskNew(new) => Some(new.child_tid),
         _ => None,
     });

@@ -11,7 +11,7 @@ use aya::{
     maps::{MapData, MapError, Stack},
     programs::{
         BtfTracePoint, PerfEvent, ProgramError, RawTracePoint, TracePoint,
-        perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent},
+        perf_event::{PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy},
         raw_trace_point::RawTracePointLink,
         tp_btf::BtfTracePointLink,
         trace_point::TracePointLink,
@@ -21,6 +21,8 @@ use aya::{
 use sandscope_ebpf::map::{Entry, Membership};
 use std::{
     fmt::{self, Display, Formatter},
+    fs,
+    os::fd::{AsFd, AsRawFd},
     thread::sleep,
     time::Duration,
 };
@@ -151,6 +153,24 @@ impl Programs {
         Ok(())
     }
 
+    /// How often a program did not run because another one, or itself, was at work on the same CPU, all programs together since they
+    /// were loaded. The kernel counts it from 5.12 on.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn skipped_runs(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for (_, hook) in &self.hooks {
+            let program = self.ebpf.program(hook.program).context("a program was lost")?;
+            let descriptor = program.fd()?.as_fd().as_raw_fd();
+            let path = format!("/proc/self/fdinfo/{descriptor}");
+            let text = fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
+            let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+            sum += count.map_or(Ok(0), |count| count.trim().parse::<u64>())?;
+        }
+        Ok(sum)
+    }
+
     /// Whether this kernel took a program.
     pub(super) fn has(&self, program: &str) -> bool {
         self.hooks.iter().any(|(_, hook)| hook.program == program)
@@ -264,7 +284,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, types: &Btf) -> anyhow::Result<()>
         Event::Typed(name, _) => program::<&mut BtfTracePoint>(ebpf, hook)?.load(name, types),
         Event::Raw(_) => program::<&mut RawTracePoint>(ebpf, hook)?.load(),
         Event::Classic(..) => program::<&mut TracePoint>(ebpf, hook)?.load(),
-        Event::PageFaults => program::<&mut PerfEvent>(ebpf, hook)?.load(),
+        Event::Software(..) => program::<&mut PerfEvent>(ebpf, hook)?.load(),
     };
     loaded.with_context(|| format!("the kernel refuses the program {}", hook.program))
 }
@@ -309,13 +329,14 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<Link> {
             let link = program.attach(category, name).with_context(|| format!("tracepoint {category}:{name}"))?;
             Link::Classic(program.take_link(link)?)
         }
-        Event::PageFaults => {
+        Event::Software(event, times) => {
             let program = program::<&mut PerfEvent>(ebpf, hook)?;
-            let event = PerfEventConfig::Software(SoftwareEvent::PageFaults);
+            let config = PerfEventConfig::Software(event);
             let mut links = Vec::new();
             for cpu in online_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))? {
                 let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-                let link = program.attach(event, scope, SamplePolicy::Period(1), false).context("event page-faults")?;
+                let link = program.attach(config, scope, SamplePolicy::Period(times), false);
+                let link = link.with_context(|| format!("software event {event:?}"))?;
                 links.push(program.take_link(link)?);
             }
             Link::Perf(links)

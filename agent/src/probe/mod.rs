@@ -14,14 +14,15 @@ mod scope;
 mod timeline;
 
 use crate::host::{btf::KernelTypes, tracefs::Tracefs};
+use aya::programs::perf_event::SoftwareEvent;
 
 pub use aggregate::{Aggregate, Limits, Snapshot};
 pub use distribution::Distribution;
 pub use exits::{ExitReasons, userspace_exit_name};
 pub use loader::{Error, Missing};
 pub use timeline::{
-    DeviceCounts, DeviceProbe, FileSums, Options, Pickups, Probes, Record, Recording, device_name, error_code,
-    syscall_name,
+    DeviceCounts, DeviceProbe, FileSums, Lost, Options, Pickups, Probes, Record, Recording, device_name, error_code,
+    object_text, syscall_name,
 };
 
 /// One probe.
@@ -53,8 +54,8 @@ enum Event {
     Typed(&'static str, &'static str),
     /// A classic tracepoint, by category and name.
     Classic(&'static str, &'static str),
-    /// The software event of every page fault.
-    PageFaults,
+    /// A software event of the kernel, each time it has happened so often on a CPU.
+    Software(SoftwareEvent, u64),
 }
 
 /// Name and value of a `Global` of the BPF programs.

@@ -1,7 +1,10 @@
 //! Files that a sandbox reads and writes, and which of their pages had to come into the page cache for that.
 
 use super::Probes;
-use crate::probe::{Definition, Event::Classic, Global, Hook, Kernel};
+use crate::{
+    host::btf::KernelTypes,
+    probe::{Definition, Event::Classic, Global, Hook, Kernel},
+};
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
@@ -30,24 +33,13 @@ pub(super) const PROBE: Definition = Definition {
     },
     globals: |kernel| {
         let types = kernel.types;
-        // The kernel's own names for the register of the first argument.
-        let first_argument = match std::env::consts::ARCH {
-            "aarch64" => types.offset("pt_regs", "regs")?,
-            _ => types.offset("pt_regs", "di")?,
-        };
-        let mut globals = vec![
-            ("FILE_TASK_FILES", types.offset("task_struct", "files")?),
-            ("FILE_FILES_FDT", types.offset("files_struct", "fdt")?),
-            ("FILE_FDT_FD", types.offset("fdtable", "fd")?),
-            ("FILE_FDT_MAX", types.offset("fdtable", "max_fds")?),
-            ("FILE_FILE_INODE", types.offset("file", "f_inode")?),
-            ("FILE_INODE_MODE", types.offset("inode", "i_mode")?),
+        let mut globals = descriptors(types)?;
+        globals.extend([
             ("FILE_INODE_RDEV", types.offset("inode", "i_rdev")?),
             ("FILE_INODE_INO", types.offset("inode", "i_ino")?),
             ("FILE_INODE_SB", types.offset("inode", "i_sb")?),
             ("FILE_SB_DEV", types.offset("super_block", "s_dev")?),
-            ("FILE_REGS_ARG1", first_argument),
-        ];
+        ]);
         globals.extend(calls());
         globals.extend(kernel.fields("filemap", ADDED, &[("ADDED_INODE", "i_ino"), ("ADDED_DEV", "s_dev")])?);
         globals.extend(order(kernel));
@@ -57,6 +49,18 @@ pub(super) const PROBE: Definition = Definition {
         Ok(globals)
     },
 };
+
+/// What it takes to find the file of a descriptor.
+pub(super) fn descriptors(types: &KernelTypes) -> Result<Vec<Global>> {
+    Ok(vec![
+        ("FILE_TASK_FILES", types.offset("task_struct", "files")?),
+        ("FILE_FILES_FDT", types.offset("files_struct", "fdt")?),
+        ("FILE_FDT_FD", types.offset("fdtable", "fd")?),
+        ("FILE_FDT_MAX", types.offset("fdtable", "max_fds")?),
+        ("FILE_FILE_INODE", types.offset("file", "f_inode")?),
+        ("FILE_INODE_MODE", types.offset("inode", "i_mode")?),
+    ])
+}
 
 /// Numbers of the system calls that read and write files, plus one.
 fn calls() -> [Global; 10] {

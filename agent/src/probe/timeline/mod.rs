@@ -3,8 +3,10 @@
 mod block;
 mod file;
 mod kvm;
+mod log;
 mod memory;
 mod net;
+mod object;
 mod pickup;
 mod record;
 mod ring;
@@ -17,29 +19,36 @@ use super::{Definition, Error, Missing, interrupt, loader::Programs};
 use anyhow::Context;
 use aya::{
     include_bytes_aligned,
-    maps::{PerCpuArray, RingBuf},
+    maps::{PerCpuHashMap, PerCpuValues, RingBuf},
+    util::nr_cpus,
 };
+use log::Said;
 use ring::Collector;
-use sandscope_ebpf::map::{Counters, Membership};
+use sandscope_ebpf::{
+    event::Kind,
+    map::{LostKey, Membership},
+};
 
 pub use block::{device_name, error_code};
 pub use file::FileSums;
 pub use net::{DeviceCounts, DeviceProbe};
+pub use object::text as object_text;
 pub use pickup::Pickups;
 pub use record::Record;
-pub use ring::Recording;
+pub use ring::{Lost, Recording};
 pub use syscall::name as syscall_name;
 
 /// Built by `cargo xtask build-ebpf`; CI checks that it is what its source gives.
 static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/timeline.o");
 
 /// All probes, those first that others build on.
-const PROBES: [&Definition; 10] = [
+const PROBES: [&Definition; 11] = [
     &scope::PROBE,
     &sched::PROBE,
     &interrupt::PROBE,
     &wakeup::PROBE,
     &file::PROBE,
+    &object::PROBE,
     &syscall::PROBE,
     &memory::PROBE,
     &kvm::PROBE,
@@ -69,7 +78,9 @@ impl Default for Options {
 pub struct Probes {
     programs: Programs,
     collector: Collector,
-    taken: Counters,
+    taken: Lost,
+    /// What the probe `memory` misses of a fault; not known before the probes were attached.
+    untimed_fault_ns: Option<u64>,
 }
 
 impl Probes {
@@ -82,7 +93,7 @@ impl Probes {
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
             // What is read and written is seen in system calls.
             PROBES.into_iter().partition(|probe| {
-                options.syscalls || ![syscall::PROBE.name, file::PROBE.name].contains(&probe.name)
+                options.syscalls || ![syscall::PROBE.name, file::PROBE.name, object::PROBE.name].contains(&probe.name)
             });
         let mut programs = Programs::load(OBJECT, &wanted, MAX_THREADS, |loader| {
             loader.map_max_entries("EVENTS", options.ring_bytes).map_max_entries("TASKS", u32::from(MAX_THREADS) + 1);
@@ -95,8 +106,11 @@ impl Probes {
         }
         let ring = programs.ebpf.take_map("EVENTS").context("the BPF object has no map EVENTS").map_err(failed)?;
         let ring = RingBuf::try_from(ring).map_err(|error| failed(error.into()))?;
-        let collector = Collector::start(ring).map_err(failed)?;
-        Ok(Self { programs, collector, taken: Counters::default() })
+        lose_to_nobody(&mut programs).map_err(failed)?;
+        object::fill(&mut programs.ebpf).map_err(failed)?;
+        let said = Said::of(&mut programs.ebpf);
+        let collector = Collector::start(ring, said).map_err(failed)?;
+        Ok(Self { programs, collector, taken: Lost::default(), untimed_fault_ns: None })
     }
 
     /// What this kernel can't do.
@@ -114,7 +128,16 @@ impl Probes {
     /// # Errors
     /// When the kernel refuses what it allowed when the probes were loaded.
     pub fn attach(&mut self) -> anyhow::Result<()> {
-        self.programs.attach()
+        self.programs.attach()?;
+        if self.untimed_fault_ns.is_none() {
+            self.untimed_fault_ns = Some(memory::untimed_ns(self)?);
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds of a page fault that lie outside of what is timed of it; 0 before the probes were attached.
+    pub fn untimed_fault_ns(&self) -> u64 {
+        self.untimed_fault_ns.unwrap_or(0)
     }
 
     /// Takes the probes away: the kernel runs as if they did not exist.
@@ -137,30 +160,33 @@ impl Probes {
     /// # Errors
     /// When the kernel refuses to give the counters or the records make no sense.
     pub fn take(&mut self) -> anyhow::Result<Recording> {
-        let now = self.counters()?;
-        let mut since = now;
-        for (value, before) in since.seen.iter_mut().zip(self.taken.seen) {
-            *value -= before;
-        }
-        for (value, before) in since.lost.iter_mut().zip(self.taken.lost) {
-            *value -= before;
-        }
+        let now = self.lost()?;
+        let since = now.since(&self.taken);
         self.taken = now;
         self.collector.take(since)
     }
 
-    fn counters(&self) -> anyhow::Result<Counters> {
-        let map = self.programs.ebpf.map("COUNTERS").context("the BPF object has no map COUNTERS")?;
-        let per_cpu: PerCpuArray<_, Counters> = PerCpuArray::try_from(map)?;
-        let mut total = Counters::default();
-        for cpu in per_cpu.get(&0, 0)?.iter() {
-            for (sum, value) in total.seen.iter_mut().zip(cpu.seen) {
-                *sum += value;
-            }
-            for (sum, value) in total.lost.iter_mut().zip(cpu.lost) {
-                *sum += value;
-            }
+    /// What was lost since the programs were loaded.
+    fn lost(&self) -> anyhow::Result<Lost> {
+        let map = self.programs.ebpf.map("LOST").context("the BPF object has no map LOST")?;
+        let per_cpu: PerCpuHashMap<_, LostKey, u64> = PerCpuHashMap::try_from(map)?;
+        let mut lost = Lost { skipped_runs: self.programs.skipped_runs()?, ..Lost::default() };
+        for entry in per_cpu.iter() {
+            let (key, counts) = entry?;
+            lost.records.insert((key.scope, key.kind), counts.iter().sum());
         }
-        Ok(total)
+        Ok(lost)
     }
+}
+
+/// Makes room for what is lost and finds no room in the map of what is lost.
+fn lose_to_nobody(programs: &mut Programs) -> anyhow::Result<()> {
+    let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("can't count the CPUs: {what}: {error}"))?;
+    let map = programs.ebpf.map_mut("LOST").context("the BPF object has no map LOST")?;
+    let mut lost: PerCpuHashMap<_, LostKey, u64> = PerCpuHashMap::try_from(map)?;
+    for kind in Kind::ALL {
+        let none = PerCpuValues::try_from(vec![0; cpus])?;
+        lost.insert(LostKey { scope: 0, kind: kind as u16 }, none, 0)?;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, try_pod_read_unaligned};
 use sandscope_ebpf::event::{
     Block, Exec, Exit, Frame, Header, Kind, KvmEntry, KvmExit, KvmHaltPoll, KvmHaltWake, KvmMmio, KvmPio,
-    KvmUserspaceExit, Listen, Switch, Syscall, TaskNew, Wake,
+    KvmUserspaceExit, Listen, Object, Switch, Syscall, TaskNew, Traps, Wake,
 };
 
 /// One record, by kind.
@@ -26,6 +26,8 @@ pub enum Record {
     Listen(Listen),
     Block(Block),
     Frame(Frame),
+    Traps(Traps),
+    Object(Box<Object>),
 }
 
 /// Bytes that are no record.
@@ -79,6 +81,8 @@ impl Record {
             Kind::Listen => Self::Listen(read(kind, bytes)?),
             Kind::Block => Self::Block(read(kind, bytes)?),
             Kind::Frame => Self::Frame(read(kind, bytes)?),
+            Kind::Traps => Self::Traps(read(kind, bytes)?),
+            Kind::Object => Self::Object(Box::new(read(kind, bytes)?)),
         })
     }
 
@@ -101,6 +105,8 @@ impl Record {
             Self::Listen(record) => &record.header,
             Self::Block(record) => &record.header,
             Self::Frame(record) => &record.header,
+            Self::Traps(record) => &record.header,
+            Self::Object(record) => &record.header,
         }
     }
 

@@ -3,11 +3,13 @@
 //! A thread drains on a timer and only copies; decoding waits until the instance is over, so that it does not take CPU time
 //! from what is measured.
 
-use super::record::Record;
+use super::{log::Said, record::Record};
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
-use sandscope_ebpf::{event::Kind, map::Counters};
+use bytemuck::try_pod_read_unaligned;
+use sandscope_ebpf::event::{Header, Kind};
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -28,14 +30,48 @@ const MAX_BYTES: usize = 1 << 30;
 pub struct Recording {
     /// In order of time.
     pub records: Vec<Record>,
-    /// Records that each kind had to write, and those that were lost: the ring had no room, or this program kept no more.
-    pub counters: Counters,
+    /// What is missing among them.
+    pub lost: Lost,
 }
 
-impl Recording {
-    /// Lost records of all kinds.
-    pub fn lost(&self) -> u64 {
-        self.counters.lost.iter().sum()
+/// Records that were lost: the ring had no room, or this program kept no more. And runs of programs that the kernel skipped, so that
+/// nobody knows what they would have written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// By scope and kind. Scope 0 stands for those of which nobody knows whose they were.
+    pub records: BTreeMap<(u16, u16), u64>,
+    /// Runs of programs that the kernel skipped.
+    pub skipped_runs: u64,
+}
+
+impl Lost {
+    /// Lost records of all scopes and kinds.
+    pub fn all(&self) -> u64 {
+        self.records.values().sum()
+    }
+
+    /// Records of this kind that a scope has lost, or may have.
+    pub fn of(&self, scope: u16, kind: Kind) -> u64 {
+        [scope, 0].iter().filter_map(|&scope| self.records.get(&(scope, kind as u16))).sum()
+    }
+
+    /// Adds what was lost besides.
+    pub fn add(&mut self, other: &Self) {
+        for (&key, count) in &other.records {
+            *self.records.entry(key).or_default() += count;
+        }
+        self.skipped_runs += other.skipped_runs;
+    }
+
+    /// What was lost since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let difference = |(&key, &count): (&(u16, u16), &u64)| {
+            let since = count.saturating_sub(before.records.get(&key).copied().unwrap_or(0));
+            (since > 0).then_some((key, since))
+        };
+        let records = self.records.iter().filter_map(difference).collect();
+        Self { records, skipped_runs: self.skipped_runs.saturating_sub(before.skipped_runs) }
     }
 }
 
@@ -45,12 +81,12 @@ struct Raw {
     max_bytes: usize,
     bytes: Vec<u8>,
     lengths: Vec<u16>,
-    refused: [u64; Kind::COUNT],
+    refused: Lost,
 }
 
 impl Raw {
     fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, bytes: Vec::new(), lengths: Vec::new(), refused: [0; Kind::COUNT] }
+        Self { max_bytes, bytes: Vec::new(), lengths: Vec::new(), refused: Lost::default() }
     }
 
     fn push(&mut self, record: &[u8]) {
@@ -61,9 +97,11 @@ impl Raw {
                 self.lengths.push(length);
             }
             None => {
-                // The kind is the fifteenth byte of every header.
-                let kind = record.get(14).map_or(0, |&kind| usize::from(kind));
-                self.refused[kind.min(Kind::COUNT - 1)] += 1;
+                // What has no header is nobody's.
+                let header =
+                    record.get(..size_of::<Header>()).and_then(|head| try_pod_read_unaligned::<Header>(head).ok());
+                let key = header.map_or((0, 0), |header| (header.scope, u16::from(header.kind)));
+                *self.refused.records.entry(key).or_default() += 1;
             }
         }
     }
@@ -78,13 +116,13 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn start(ring: RingBuf<MapData>) -> Result<Self> {
+    pub(super) fn start(ring: RingBuf<MapData>, said: Option<Said>) -> Result<Self> {
         let (requests, receiver) = sync_channel(1);
         let kept = Arc::new(AtomicUsize::new(0));
         let of_thread = Arc::clone(&kept);
         let thread = std::thread::Builder::new()
             .name("ring".to_owned())
-            .spawn(move || drain(ring, &receiver, &of_thread))
+            .spawn(move || drain(ring, said, &receiver, &of_thread))
             .context("can't start the thread that drains the ring buffer")?;
         Ok(Self { kept, requests: Some(requests), thread: Some(thread) })
     }
@@ -94,22 +132,20 @@ impl Collector {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Everything since the last call, decoded and in order of time; `counters` are those of the same span.
-    pub(super) fn take(&self, counters: Counters) -> Result<Recording> {
+    /// Everything since the last call, decoded and in order of time; `lost` is what the kernel's half lost in the same span.
+    pub(super) fn take(&self, lost: Lost) -> Result<Recording> {
         let (reply, answer) = sync_channel(1);
         let requests = self.requests.as_ref().context("the collector has ended")?;
         requests.send(reply).context("the thread that drains the ring buffer has ended")?;
         let raw = answer.recv().context("the thread that drains the ring buffer has ended")?;
-        let mut recording = Recording { records: Vec::with_capacity(raw.lengths.len()), counters };
+        let mut recording = Recording { records: Vec::with_capacity(raw.lengths.len()), lost };
         let mut rest = raw.bytes.as_slice();
         for length in raw.lengths {
             let (record, after) = rest.split_at(usize::from(length));
             recording.records.push(Record::decode(record)?);
             rest = after;
         }
-        for (lost, refused) in recording.counters.lost.iter_mut().zip(raw.refused) {
-            *lost += refused;
-        }
+        recording.lost.add(&raw.refused);
         // Each CPU takes its time before it gets its place in the ring, so neighbours can be out of order.
         recording.records.sort_by_key(|record| record.header().at_ns);
         Ok(recording)
@@ -127,12 +163,15 @@ impl Drop for Collector {
     }
 }
 
-fn drain(mut ring: RingBuf<MapData>, requests: &Receiver<SyncSender<Raw>>, kept: &AtomicUsize) {
+fn drain(mut ring: RingBuf<MapData>, mut said: Option<Said>, requests: &Receiver<SyncSender<Raw>>, kept: &AtomicUsize) {
     let mut raw = Raw::new(MAX_BYTES);
     loop {
         let request = requests.recv_timeout(DRAIN_INTERVAL);
         while let Some(record) = ring.next() {
             raw.push(&record);
+        }
+        if let Some(said) = &mut said {
+            said.pass_on();
         }
         kept.store(raw.bytes.len(), Ordering::Relaxed);
         match request {
@@ -153,11 +192,11 @@ mod tests {
     #[test]
     fn what_is_not_kept_is_counted_by_kind() {
         let mut entry = KvmEntry::zeroed();
-        entry.header.kind = Kind::KvmEntry as u8;
+        (entry.header.kind, entry.header.scope) = (Kind::KvmEntry as u8, 7);
         let mut raw = Raw::new(size_of::<KvmEntry>() + 1);
         raw.push(bytes_of(&entry));
         raw.push(bytes_of(&entry));
         assert_eq!(raw.lengths.len(), 1);
-        assert_eq!(raw.refused[Kind::KvmEntry as usize], 1);
+        assert_eq!((raw.refused.of(7, Kind::KvmEntry), raw.refused.of(8, Kind::KvmEntry)), (1, 0));
     }
 }

@@ -1,21 +1,33 @@
 //! System calls of threads in scope.
 
-use crate::probe::{Definition, Event::Raw, Hook};
+use crate::probe::{
+    Definition,
+    Event::{Raw, Typed},
+    Hook,
+};
 use syscalls::Sysno;
 
 pub(super) const PROBE: Definition = Definition {
     name: "syscall",
     required: false,
     hooks: |_| {
-        &[Hook { program: "sys_enter", event: Raw("sys_enter") }, Hook { program: "sys_exit", event: Raw("sys_exit") }]
+        &[
+            Hook { program: "sys_enter", event: Typed("sys_enter", "sys_enter_raw") },
+            Hook { program: "sys_exit", event: Raw("sys_exit") },
+        ]
     },
     globals: |kernel| {
-        // The kernel's own names for the register of the second argument.
-        let second_argument = match std::env::consts::ARCH {
-            "aarch64" => kernel.types.offset("pt_regs", "regs")? + size_of::<u64>() as u32,
-            _ => kernel.types.offset("pt_regs", "si")?,
+        let types = kernel.types;
+        // The kernel's own names for the registers of the first two arguments.
+        let (first, second) = match std::env::consts::ARCH {
+            "aarch64" => {
+                let registers = types.offset("pt_regs", "regs")?;
+                (registers, registers + size_of::<u64>() as u32)
+            }
+            _ => (types.offset("pt_regs", "di")?, types.offset("pt_regs", "si")?),
         };
-        Ok(vec![("IOCTL_NUMBER", Sysno::ioctl.id().cast_unsigned()), ("REGS_ARG2", second_argument)])
+        let ioctl = Sysno::ioctl.id().cast_unsigned();
+        Ok(vec![("IOCTL_NUMBER", ioctl), ("REGS_ARG1", first), ("REGS_ARG2", second)])
     },
 };
 
