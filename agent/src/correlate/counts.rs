@@ -2,12 +2,18 @@
 
 use super::{
     Activity, Histories, Phase, Span,
-    history::{Crossing, Move, Names},
+    history::{Crossing, Move, Wake},
+    names::Called,
+    texts::Text,
+    view::View,
 };
 use crate::probe::{Record, userspace_exit_name};
 use hdrhistogram::Histogram;
 use sandscope_ebpf::event::Faults;
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 /// Distinct details kept per kind of exit: a guest decides which addresses it touches.
 const MAX_DETAILS: usize = 64;
@@ -50,29 +56,20 @@ pub struct ExitEvent {
 
 /// Exits of a window by vCPU, source and reason. Each source counts for itself: an access to a port can be a `kvm_exit`, a `kvm_pio` and a
 /// `kvm_userspace_exit`.
-pub fn exits(
-    records: &[Record],
-    scope: u16,
-    histories: &Histories,
-    names: &Names,
-    window: &Range<u64>,
-) -> Vec<ExitCount> {
+pub fn exits(view: &View<'_>, window: &Range<u64>) -> Vec<ExitCount> {
     let mut counts = ExitCounts::default();
-    each_exit(records, scope, histories, names, window, |exit| counts.add(exit));
+    each_exit(view, window, |exit| counts.add(exit));
     counts.0.into_values().collect()
 }
 
 /// Tells of each exit of a window and each source; those of one vCPU and source come in order of time.
-pub fn each_exit(
-    records: &[Record],
-    scope: u16,
-    histories: &Histories,
-    names: &Names,
-    window: &Range<u64>,
-    mut give: impl FnMut(ExitEvent),
-) {
+pub fn each_exit(view: &View<'_>, window: &Range<u64>, mut give: impl FnMut(ExitEvent)) {
+    let View { records, histories, names } = *view;
+    // vCPUs do not end before their VM, so that their numbers are not used again.
+    let mut vcpus = HashMap::new();
     for history in &histories.tasks {
         let Some(vcpu) = history.vcpu else { continue };
+        vcpus.entry(history.tid).or_insert((vcpu, history));
         let within = history.crossings.iter().enumerate().filter(|(_, (at, _))| window.contains(at));
         for (index, &(at_ns, crossing)) in within {
             let Crossing::Exit { reason, isa } = crossing else {
@@ -84,14 +81,9 @@ pub fn each_exit(
             give(ExitEvent { at_ns, vcpu, source: "kvm_exit", reason, detail: None, timing });
         }
     }
-    let within = |record: &&Record| record.concerns(scope) && window.contains(&record.header().at_ns);
-    for record in records.iter().filter(within) {
+    for record in records.iter().filter(|record| window.contains(&record.header().at_ns)) {
         let header = record.header();
-        let Some(history) = histories.tasks.iter().find(|history| history.tid == header.tid && history.vcpu.is_some())
-        else {
-            continue;
-        };
-        let Some(vcpu) = history.vcpu else { continue };
+        let Some(&(vcpu, history)) = vcpus.get(&header.tid) else { continue };
         let mut give = |source, reason, detail, timing| {
             give(ExitEvent { at_ns: header.at_ns, vcpu, source, reason, detail, timing });
         };
@@ -117,7 +109,7 @@ pub fn each_exit(
             }
             Record::KvmUserspaceExit(exit) => {
                 let next = history.calls.partition_point(|call| call.start_ns <= header.at_ns);
-                let next = history.calls[next..].iter().find(|call| call.is_kvm_run());
+                let next = history.calls[next..].iter().find(|call| call.called.is_kvm_run());
                 let time = next.map(|call| call.start_ns - header.at_ns);
                 let detail = (exit.errno < 0).then(|| std::io::Error::from_raw_os_error(-exit.errno).to_string());
                 let reason = userspace_exit_name(exit.reason);
@@ -175,18 +167,14 @@ fn times() -> Histogram<u64> {
 }
 
 /// Wake-ups of one task for one cause.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WakeCount {
     /// Thread.
     pub tid: u32,
     /// Its role.
-    pub role: String,
-    /// Cause; see `history::Wake::cause`.
-    pub cause: &'static str,
-    /// See `history::Wake::detail`.
-    pub detail: String,
-    /// See `history::Wake::waker`.
-    pub waker: String,
+    pub role: Text,
+    /// Cause, and who was running.
+    pub wake: Wake,
     /// How often.
     pub count: u64,
     /// Time that it had waited, summed.
@@ -195,36 +183,30 @@ pub struct WakeCount {
 
 /// Wake-ups that ended a wait, by task and cause. `spans` are those of `histories`, in the same order.
 pub fn wakeups(histories: &Histories, spans: &[Vec<Span>]) -> Vec<WakeCount> {
-    let mut counts = BTreeMap::new();
+    let mut counts: BTreeMap<(u32, Text, Wake), (u64, u64)> = BTreeMap::new();
     for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.is_counted()) {
         for span in spans {
-            let Activity::Blocked { woken: Some(wake), .. } = &span.activity else {
+            let Activity::Blocked { woken: Some(mut wake), .. } = span.activity else {
                 continue;
             };
-            let sum: &mut (u64, u64) = counts.entry((history.tid, history.role_at(span.start_ns), wake)).or_default();
+            // Threads of one role are one waker.
+            wake.running.task = None;
+            let sum = counts.entry((history.tid, history.role_at(span.start_ns), wake)).or_default();
             sum.0 += 1;
             sum.1 += span.time_ns();
         }
     }
-    let row = |((tid, role, wake), (count, waited_ns)): ((u32, &str, &super::history::Wake), (u64, u64))| WakeCount {
-        tid,
-        role: role.to_owned(),
-        cause: wake.cause,
-        detail: wake.detail.clone(),
-        waker: wake.waker.clone(),
-        count,
-        waited_ns,
-    };
+    let row = |((tid, role, wake), (count, waited_ns))| WakeCount { tid, role, wake, count, waited_ns };
     counts.into_iter().map(row).collect()
 }
 
 /// System calls of one role by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallCount {
     /// Role of the callers.
-    pub role: String,
-    /// Name of the call.
-    pub call: String,
+    pub role: Text,
+    /// The call.
+    pub called: Called,
     /// How often it was made.
     pub count: u64,
     /// From entry to return, summed.
@@ -233,27 +215,24 @@ pub struct CallCount {
     pub on_cpu_ns: u64,
 }
 
-/// System calls that returned in a window, by role and name. `spans` are those of `histories` in that window, in the same order.
+/// System calls that returned in a window, by role and call. `spans` are those of `histories` in that window, in the same order.
 pub fn calls(histories: &Histories, spans: &[Vec<Span>], window: &Range<u64>) -> Vec<CallCount> {
-    let mut counts: BTreeMap<(String, String), (u64, u64, u64)> = BTreeMap::new();
+    let mut counts: BTreeMap<(Text, Called), (u64, u64, u64)> = BTreeMap::new();
     for (history, spans) in histories.tasks.iter().zip(spans).filter(|(history, _)| history.is_counted()) {
         for call in history.calls.iter().filter(|call| window.contains(&call.end_ns)) {
-            let sum = counts.entry((history.role_at(call.start_ns).to_owned(), call.name())).or_default();
+            let sum = counts.entry((history.role_at(call.start_ns), call.called)).or_default();
             sum.0 += 1;
             sum.1 += call.end_ns - call.start_ns;
         }
         for span in spans {
-            let Activity::Kernel { call } = &span.activity else {
+            let Activity::Kernel(within) = span.activity else {
                 continue;
             };
-            let key = (history.role_at(span.start_ns).to_owned(), call.clone());
-            counts.entry(key).or_default().2 += span.time_ns();
+            counts.entry((history.role_at(span.start_ns), within.called)).or_default().2 += span.time_ns();
         }
     }
-    counts
-        .into_iter()
-        .map(|((role, call), (count, time_ns, on_cpu_ns))| CallCount { role, call, count, time_ns, on_cpu_ns })
-        .collect()
+    let row = |((role, called), (count, time_ns, on_cpu_ns))| CallCount { role, called, count, time_ns, on_cpu_ns };
+    counts.into_iter().map(row).collect()
 }
 
 /// User page faults of one thread in one phase.
@@ -262,7 +241,7 @@ pub struct FaultCount {
     /// Thread.
     pub tid: u32,
     /// Its role.
-    pub role: String,
+    pub role: Text,
     /// Phase, or `after` the first response.
     pub phase: &'static str,
     /// How many.
@@ -273,26 +252,24 @@ pub struct FaultCount {
 pub fn faults(histories: &Histories, phases: &[Phase]) -> Vec<FaultCount> {
     let mut counts: Vec<FaultCount> = Vec::new();
     for history in histories.tasks.iter().filter(|history| history.is_counted()) {
-        for (at, step) in &history.moves {
-            let Move::Out { faults, .. } = step else { continue };
-            if *faults == Faults::default() {
-                continue;
-            }
-            let phase = phases.iter().find(|phase| *at <= phase.end_ns).map_or("after", |phase| phase.name);
-            let role = history.role_at(*at);
-            let sum = match counts.iter_mut().find(|c| c.tid == history.tid && c.phase == phase && c.role == role) {
+        let told = history.interruptions.iter().filter(|(_, told)| told.faults != Faults::default());
+        for &(at, told) in told {
+            let phase = phases.iter().find(|phase| at <= phase.end_ns).map_or("after", |phase| phase.name);
+            let role = history.role_at(at);
+            let known = counts.iter_mut().rev().find(|c| c.tid == history.tid && c.phase == phase && c.role == role);
+            let sum = match known {
                 Some(known) => &mut known.faults,
                 None => {
                     let fresh = Faults::default();
-                    counts.push(FaultCount { tid: history.tid, role: role.to_owned(), phase, faults: fresh });
+                    counts.push(FaultCount { tid: history.tid, role, phase, faults: fresh });
                     let Some(last) = counts.last_mut() else { continue };
                     &mut last.faults
                 }
             };
-            sum.read += faults.read;
-            sum.write += faults.write;
-            sum.exec += faults.exec;
-            sum.unknown += faults.unknown;
+            sum.read += told.faults.read;
+            sum.write += told.faults.write;
+            sum.exec += told.faults.exec;
+            sum.unknown += told.faults.unknown;
         }
     }
     counts
@@ -301,10 +278,14 @@ pub fn faults(histories: &Histories, phases: &[Phase]) -> Vec<FaultCount> {
 /// What one thread's time was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ThreadTotals {
-    /// On a CPU; the sum of the next five.
+    /// On a CPU; the sum of the next seven.
     pub on_cpu_ns: u64,
     /// In its own code.
     pub user_ns: u64,
+    /// In page faults of that code.
+    pub fault_ns: u64,
+    /// In interrupts and softirqs that came while it ran that code.
+    pub interrupt_ns: u64,
     /// In system calls other than `KVM_RUN`.
     pub kernel_ns: u64,
     /// In the guest.
@@ -315,6 +296,8 @@ pub struct ThreadTotals {
     pub kvm_run_ns: u64,
     /// Ready, without a CPU.
     pub runnable_ns: u64,
+    /// Ready, and kept from a CPU by the limit of its cgroup.
+    pub throttled_ns: u64,
     /// Waiting.
     pub blocked_ns: u64,
     /// Times it left a CPU.
@@ -329,12 +312,13 @@ pub struct ThreadTotals {
     pub migrations: u64,
 }
 
-/// Sums per thread, in the order of `histories`, whose spans `spans` are.
-pub fn threads(histories: &Histories, spans: &[Vec<Span>]) -> Vec<ThreadTotals> {
-    histories.tasks.iter().zip(spans).map(|(history, spans)| totals(&history.moves, spans)).collect()
+/// Sums per thread over a window, in the order of `histories`, whose spans in that window `spans` are.
+pub fn threads(histories: &Histories, spans: &[Vec<Span>], window: &Range<u64>) -> Vec<ThreadTotals> {
+    let totals = |(history, spans): (&super::History, &Vec<Span>)| totals(&history.moves, spans, window);
+    histories.tasks.iter().zip(spans).map(totals).collect()
 }
 
-fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {
+fn totals(moves: &[(u64, Move)], spans: &[Span], window: &Range<u64>) -> ThreadTotals {
     let mut totals = ThreadTotals::default();
     for span in spans {
         let time = span.time_ns();
@@ -343,8 +327,11 @@ fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {
             Activity::Exit { .. } => &mut totals.exit_ns,
             Activity::KvmRun => &mut totals.kvm_run_ns,
             Activity::User => &mut totals.user_ns,
-            Activity::Kernel { .. } => &mut totals.kernel_ns,
-            Activity::Runnable => &mut totals.runnable_ns,
+            Activity::Fault => &mut totals.fault_ns,
+            Activity::Interrupt => &mut totals.interrupt_ns,
+            Activity::Kernel(_) => &mut totals.kernel_ns,
+            Activity::Runnable { throttled: false } => &mut totals.runnable_ns,
+            Activity::Runnable { throttled: true } => &mut totals.throttled_ns,
             Activity::Blocked { woken, .. } => {
                 totals.wakeups += u64::from(woken.is_some());
                 &mut totals.blocked_ns
@@ -356,7 +343,7 @@ fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {
         }
     }
     let mut cpu = None;
-    for (_, step) in moves {
+    for (_, step) in moves.iter().filter(|(at, _)| window.contains(at)) {
         match step {
             Move::In { cpu: now } => {
                 totals.migrations += u64::from(cpu.is_some_and(|before| before != *now));
@@ -370,7 +357,7 @@ fn totals(moves: &[(u64, Move)], spans: &[Span]) -> ThreadTotals {
                     totals.sleeps += 1;
                 }
             }
-            Move::Woken(..) => {}
+            Move::Woken(_) => {}
         }
     }
     totals

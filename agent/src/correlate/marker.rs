@@ -1,7 +1,7 @@
 //! Markers: the named instants of a start that the probes saw. The client adds its own.
 
-use super::history::{exec_words, text};
-use crate::{correlate::Histories, probe::Record};
+use super::{reading::exec_words, view::View};
+use crate::{printable::name as text, probe::Record};
 use sandscope_ebpf::event::Direction;
 
 /// Port of the first serial line of a PC.
@@ -57,17 +57,18 @@ impl Markers {
     }
 }
 
-/// The markers that the records of one scope hold; `histories` must be of the same records.
-pub fn markers_of_records(records: &[Record], scope: u16, histories: &Histories) -> Vec<Marker> {
+/// The markers that the records of an instance hold.
+pub fn markers_of_records(view: &View<'_>) -> Vec<Marker> {
+    let View { records, histories, .. } = *view;
     let mut markers = Markers::default();
-    for record in records.iter().filter(|record| record.concerns(scope)) {
+    for record in records {
         let at_ns = record.header().at_ns;
         match record {
             Record::Exec(exec) => {
                 let detail = || Some(exec_words(exec).join(" "));
                 markers.first("first_exec", "sched_process_exec", at_ns, detail);
                 let history = histories.tasks.iter().find(|history| history.executed_at(exec.header.tid, at_ns));
-                let name = match history.map(|history| history.role_at(at_ns)) {
+                let name = match history.map(|history| histories.texts.get(history.role_at(at_ns))) {
                     Some("workload") => "workload_exec",
                     Some("sentry") => "sentry_exec",
                     Some("gofer") => "gofer_exec",

@@ -1,36 +1,43 @@
-//! From records to explanations: which task was in which state, and where every nanosecond of wall time went.
+//! From records to explanations: which task was in which state, what waited for what, and where every nanosecond of wall time went.
 //!
 //! ```text
-//! records ──► history (one per task) ──► spans (what the task did, gap-free) ──► attribution (one category per nanosecond)
-//!        └──► markers ──► phases ─────────────────────────────────────────────────┘
-//!        ├──► counts (exits, wake-ups, system calls, faults, block requests)
+//! records ──► histories (one per task) ──► spans (what the task did, gap-free) ──► critical path (one element per nanosecond)
+//!        └──► markers ──► phases
+//!        ├──► counts (exits, wake-ups, system calls, faults, file calls)
 //!        └──► timeline (single events: vCPU slices, wake-up flows, counters)
 //! ```
 //!
-//! Everything here is pure: it reads records and returns rows, so that it is tested with written-down records on any machine.
+//! Everything here is pure: it reads records and returns rows, so that it is tested with written-down records on any machine. What is
+//! made of records is made of a [`View`], which holds those of one instance alone.
 
-mod attribution;
 mod counts;
 mod file_calls;
 mod history;
 mod marker;
+mod names;
+mod path;
 mod phase;
+mod reading;
 mod span;
-mod states;
+mod texts;
 mod timeline;
+mod view;
 
-pub use attribution::{Account, Category, Share, attribute};
 pub use counts::{
     CallCount, ExitCount, ExitEvent, FaultCount, ThreadTotals, Timing, WakeCount, calls, each_exit, exits, faults,
     threads, wakeups,
 };
 pub use file_calls::{FileCalls, file_calls};
-pub use history::{Bystander, Duty, Histories, History, NamedThread, Names, cause_name};
+pub use history::{Bystander, Duty, History, NamedThread, Running, Wake};
 pub use marker::{Marker, markers_of_records, undelay};
+pub use names::{Called, Cause, Names, Softirq};
+pub use path::{Category, Charge, Detail, Element, Graph, Saving};
 pub use phase::{Phase, phases};
-pub use span::{Activity, Span};
-pub use states::states;
+pub use reading::{Histories, Source};
+pub use span::{Activity, Missing, Span, Within};
+pub use texts::{Text, Texts};
 pub use timeline::{Counter, Flow, VcpuSlice, counters, flows, vcpu_slices};
+pub use view::View;
 
 #[cfg(test)]
 mod tests;

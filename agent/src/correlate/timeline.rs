@@ -2,8 +2,9 @@
 //! when. The slices of threads need no code: they are the spans.
 
 use super::{
-    Activity, Histories, Span,
-    history::{Move, Names, Wake},
+    Activity, Histories, Names, Span,
+    history::{Move, Wake},
+    view::View,
 };
 use crate::probe::Record;
 
@@ -36,20 +37,14 @@ pub struct VcpuSlice {
 /// | `kernel` | is in a system call other than `KVM_RUN` |
 /// | `blocked` | sleeps for another reason than a halted guest |
 ///
-/// `spans` are those of `histories`, in the same order.
-pub fn vcpu_slices(
-    records: &[Record],
-    scope: u16,
-    histories: &Histories,
-    spans: &[Vec<Span>],
-    names: &Names,
-) -> Vec<VcpuSlice> {
+/// `spans` are those of the histories, in the same order.
+pub fn vcpu_slices(view: &View<'_>, spans: &[Vec<Span>]) -> Vec<VcpuSlice> {
+    let View { records, histories, names } = *view;
     let mut slices = Vec::new();
     for (history, spans) in histories.tasks.iter().zip(spans) {
         let (Some(vcpu), Some(first_ns)) = (history.vcpu, history.first_run_ns()) else { continue };
         let halts: Vec<(u64, u64)> = records
             .iter()
-            .filter(|record| record.concerns(scope))
             .filter_map(|record| match record {
                 Record::KvmHaltWake(halt) if halt.header.tid == history.tid => {
                     Some((halt.header.at_ns.saturating_sub(halt.halted_ns), halt.header.at_ns))
@@ -83,43 +78,48 @@ fn vcpu_state(activity: &Activity, halted: bool, names: &Names) -> (&'static str
         Activity::Exit { .. } | Activity::KvmRun if halted => ("poll", None),
         Activity::Exit { reason, isa } => ("exit", Some(names.exits.name(*isa, *reason))),
         Activity::KvmRun => ("kvm_run", None),
-        Activity::User => ("vmm", None),
-        Activity::Kernel { call } => ("kernel", Some(call.clone())),
-        Activity::Runnable => ("run_queue", None),
+        Activity::User | Activity::Fault | Activity::Interrupt => ("vmm", None),
+        Activity::Kernel(within) => ("kernel", Some(within.called.name())),
+        Activity::Runnable { .. } => ("run_queue", None),
         Activity::Blocked { .. } if halted => ("halt", None),
-        Activity::Blocked { call, .. } => ("blocked", call.clone()),
+        Activity::Blocked { within, .. } => ("blocked", within.map(|within| within.called.name())),
     }
 }
 
 /// A wake-up from one thread, or a device or timer, to another.
-#[derive(Debug, Clone)]
-pub struct Flow<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Flow {
     /// When, `CLOCK_MONOTONIC` nanoseconds.
     pub at_ns: u64,
     /// The woken task, as an index into the histories.
     pub woken: usize,
-    /// The waking task, if it is one of the histories.
-    pub waker: Option<usize>,
-    /// Why.
-    pub wake: &'a Wake,
+    /// Why, and who was running.
+    pub wake: Wake,
     /// How long the task had waited; `None` when the wake-up ended no wait.
     pub waited_ns: Option<u64>,
 }
 
+impl Flow {
+    /// The waking task, if it is one of the histories: a task that an interrupt merely came upon wakes nobody.
+    pub fn waker(&self) -> Option<usize> {
+        self.wake.running.task.filter(|_| self.wake.cause == super::Cause::Task)
+    }
+}
+
 /// Wake-ups within the window, in order of time. `spans` are those of `histories`, in the same order, of the same window.
-pub fn flows<'a>(histories: &'a Histories, spans: &[Vec<Span>], start_ns: u64, end_ns: u64) -> Vec<Flow<'a>> {
+pub fn flows(histories: &Histories, spans: &[Vec<Span>], start_ns: u64, end_ns: u64) -> Vec<Flow> {
     let mut flows = Vec::new();
     for (woken, (history, spans)) in histories.tasks.iter().zip(spans).enumerate() {
-        for (at_ns, step) in &history.moves {
-            let Move::Woken(wake, waker) = step else { continue };
-            if *at_ns < start_ns || *at_ns > end_ns {
+        for &(at_ns, step) in &history.moves {
+            let Move::Woken(wake) = step else { continue };
+            if at_ns < start_ns || at_ns > end_ns {
                 continue;
             }
             let waited_ns = spans
-                .binary_search_by_key(at_ns, |span| span.end_ns)
+                .binary_search_by_key(&at_ns, |span| span.end_ns)
                 .ok()
                 .and_then(|last| wait_ns(&spans[..=last], wake));
-            flows.push(Flow { at_ns: *at_ns, woken, waker: *waker, wake, waited_ns });
+            flows.push(Flow { at_ns, woken, wake, waited_ns });
         }
     }
     flows.sort_by_key(|flow| flow.at_ns);
@@ -127,11 +127,11 @@ pub fn flows<'a>(histories: &'a Histories, spans: &[Vec<Span>], start_ns: u64, e
 }
 
 /// Length of the wait that a wake-up ended, the last of these spans; a wait is several spans where the task's role changed.
-fn wait_ns(spans: &[Span], wake: &Wake) -> Option<u64> {
+fn wait_ns(spans: &[Span], wake: Wake) -> Option<u64> {
     let mut sum = None;
     let mut until_ns = spans.last()?.end_ns;
     for span in spans.iter().rev() {
-        let ends_it = matches!(&span.activity, Activity::Blocked { woken: Some(by), .. } if by == wake);
+        let ends_it = matches!(span.activity, Activity::Blocked { woken: Some(by), .. } if by == wake);
         if !ends_it || span.end_ns != until_ns {
             break;
         }
@@ -160,13 +160,14 @@ pub struct Counter {
 ///
 /// | name | unit | value |
 /// |---|---|---|
-/// | `user_page_faults` | `count` | user page faults of the sandbox so far; a thread's own are added when it leaves the CPU |
+/// | `user_page_faults` | `count` | user page faults of the sandbox so far; a thread's own are added when it leaves its own code |
 /// | `halt_poll` | `ns` | how long KVM polls on a vCPU before it gives the CPU away |
 /// | `block_in_flight` | `bytes` | length of the block requests that are on their way |
-pub fn counters(records: &[Record], scope: u16, histories: &Histories) -> Vec<Counter> {
+pub fn counters(view: &View<'_>) -> Vec<Counter> {
+    let View { records, histories, .. } = *view;
     let mut counters = Vec::new();
     let mut changes: Vec<(u64, i128)> = Vec::new();
-    for record in records.iter().filter(|record| record.concerns(scope)) {
+    for record in records {
         match record {
             Record::KvmHaltPoll(poll) => {
                 let vcpu = histories.tasks.iter().find(|task| task.tid == poll.header.tid).and_then(|task| task.vcpu);
@@ -180,14 +181,8 @@ pub fn counters(records: &[Record], scope: u16, histories: &Histories) -> Vec<Co
         }
     }
     counters.extend(running_sum("block_in_flight", "bytes", changes));
-    let faults = histories.tasks.iter().filter(|task| task.member).flat_map(|task| &task.moves);
-    let faults = faults.filter_map(|(at_ns, step)| match step {
-        Move::Out { faults, .. } => {
-            let count = [faults.read, faults.write, faults.exec, faults.unknown].map(i128::from).iter().sum::<i128>();
-            (count > 0).then_some((*at_ns, count))
-        }
-        _ => None,
-    });
+    let told = histories.tasks.iter().filter(|task| task.member).flat_map(|task| &task.interruptions);
+    let faults = told.map(|(at_ns, told)| (*at_ns, i128::from(told.count()))).filter(|(_, count)| *count > 0);
     counters.extend(running_sum("user_page_faults", "count", faults.collect()));
     counters.sort_by_key(|counter| counter.at_ns);
     counters

@@ -75,7 +75,7 @@ impl Sandbox for Crun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::rule_of;
+    use crate::role::rule_of;
 
     #[test]
     fn what_crun_1_8_executes_has_these_roles() {

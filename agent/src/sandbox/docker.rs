@@ -224,7 +224,7 @@ pub fn remove_image(socket: &Path, name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::rule_of;
+    use crate::role::rule_of;
 
     #[test]
     fn a_kind_is_named_by_its_runtime() {

@@ -107,7 +107,7 @@ impl Sandbox for Gvisor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::rule_of;
+    use crate::role::rule_of;
 
     #[test]
     fn what_runsc_executes_has_these_roles() {

@@ -35,6 +35,7 @@ pub mod vm;
 pub use crate::host::support::Support;
 use crate::{
     nearest::suggestion,
+    role::{RoleRule, ThreadRule},
     workload::{Workload, callback},
 };
 use anyhow::{Result, bail, ensure};
@@ -300,33 +301,6 @@ pub enum Readiness {
         /// Milestone of the console at which it has done all that it was told; the recording goes on until then.
         done: &'static str,
     },
-}
-
-/// Tells a role from what a process executed: the first rule that matches wins. A process that executed nothing has its
-/// parent's role, unless a rule names the role of such children.
-#[derive(Clone, Copy, Debug)]
-pub struct RoleRule {
-    /// The role, such as `runtime`, `sentry`, `gofer`, `vmm`, `workload`.
-    pub role: &'static str,
-    /// Matches when the executed path, or the arguments (program name first, joined by single spaces), contain this.
-    pub contains: &'static str,
-    /// Role of its children that execute nothing themselves; `None`: the same.
-    pub forked: Option<&'static str>,
-}
-
-/// Tells a role from the name of a thread, for threads that execute nothing: those of VMMs.
-#[derive(Clone, Copy, Debug)]
-pub struct ThreadRule {
-    /// The role, such as `vcpu`.
-    pub role: &'static str,
-    /// What the name begins with.
-    pub begins: &'static str,
-}
-
-/// The first of the rules that applies to who executed this path with these arguments.
-pub fn rule_of(rules: &'static [RoleRule], path: &str, arguments: &[impl AsRef<str>]) -> Option<&'static RoleRule> {
-    let arguments = arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
-    rules.iter().find(|rule| path.contains(rule.contains) || arguments.contains(rule.contains))
 }
 
 /// A network device of the host.

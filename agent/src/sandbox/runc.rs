@@ -49,7 +49,7 @@ impl Sandbox for Runc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::rule_of;
+    use crate::role::rule_of;
 
     #[test]
     fn what_runc_1_1_executes_has_these_roles() {

@@ -1,7 +1,7 @@
 //! Attaches to what runs: its threads come into scope where they are, and nothing of it is restarted or stopped.
 
 use super::{Found, Opening, Subject, Window, threads_of};
-use crate::{probe::Aggregate, sandbox::ThreadRule};
+use crate::{probe::Aggregate, role::ThreadRule};
 use anyhow::{Context, Result, ensure};
 use sandscope_ebpf::map::Membership;
 use std::collections::BTreeSet;

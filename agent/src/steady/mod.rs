@@ -29,7 +29,7 @@ use crate::{
         idle_states::{self, IdleState},
     },
     probe::{Aggregate, Snapshot},
-    sandbox::{RoleRule, ThreadRule, rule_of},
+    role::{RoleRule, ThreadRule, rule_of},
 };
 use anyhow::Result;
 use sandscope_ebpf::{map::Membership, sums::Thread};

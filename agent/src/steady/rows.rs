@@ -2,7 +2,7 @@
 
 use super::{GuestSymbols, Moved, Window};
 use crate::{
-    correlate::{Names, cause_name},
+    correlate::{Cause, Names},
     probe::{Distribution, userspace_exit_name},
     record::{Dataset, Error, tables},
 };
@@ -170,13 +170,13 @@ impl Window {
 
     fn wakeup_row(&self, key: &WakeKey, wakes: &Wakes, with: &Translators<'_>) -> Option<tables::Wakeup> {
         let slot = u32::from(key.slot);
-        let (cause, detail) = cause_name(key.cause, key.detail, with.names);
+        let cause = Cause::of(key.cause, key.detail);
         let is_task = key.cause == WakeCause::Task as u16;
         Some(tables::Wakeup {
             tid: self.counted.threads.get(&slot)?.tid,
             role: self.threads.get(&slot)?.role.clone(),
-            cause: cause.to_owned(),
-            detail: Some(detail).filter(|detail| !detail.is_empty()),
+            cause: cause.kind().to_owned(),
+            detail: cause.detail(with.names),
             waker: is_task.then(|| super::printable(&wakes.waker_comm)),
             waker_tid: is_task.then_some(key.waker_tid),
             waker_inside: is_task.then_some(wakes.waker_scope == self.subject.scope),

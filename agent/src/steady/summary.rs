@@ -1,9 +1,8 @@
 //! A window in a few lines: what it cost, what woke the sandbox, why it left the guest.
 
 use super::{HELPER, Translators, Window};
-use crate::correlate::cause_name;
+use crate::correlate;
 use sandscope_ebpf::{
-    event::WakeCause,
     histogram::{BUCKETS, middle},
     sums::Source,
 };
@@ -123,9 +122,9 @@ pub fn summarise(window: &Window, with: &Translators<'_>) -> WindowSummary {
     let mut causes: BTreeMap<(String, &'static str, String), (u64, u64)> = BTreeMap::new();
     for (key, wakes) in &window.counted.wakes {
         let Some(who) = window.threads.get(&key.slot.into()) else { continue };
-        let (cause, detail) = cause_name(key.cause, key.detail, with.names);
-        let detail = if key.cause == WakeCause::Task as u16 { super::printable(&wakes.waker_comm) } else { detail };
-        let sum = causes.entry((who.role.clone(), cause, detail)).or_default();
+        let cause = correlate::Cause::of(key.cause, key.detail);
+        let detail = cause.detail(with.names).unwrap_or_else(|| super::printable(&wakes.waker_comm));
+        let sum = causes.entry((who.role.clone(), cause.kind(), detail)).or_default();
         sum.0 += wakes.count;
         sum.1 += wakes.on_cpu_after_ns;
     }

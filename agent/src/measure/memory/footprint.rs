@@ -3,7 +3,7 @@
 //! RSS counts a page in every process that maps it, PSS divides it among them, USS counts only those that nobody else maps:
 //! the sum of PSS over all processes is what they have together, and USS is what ending one would give back.
 
-use crate::sandbox::{RoleRule, rule_of};
+use crate::role::{RoleRule, rule_of};
 use procfs::process::Process;
 use std::{collections::BTreeMap, fs, io};
 

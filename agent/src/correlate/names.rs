@@ -1,0 +1,168 @@
+//! What numbers in records mean: causes of wake-ups, reasons of exits, system calls.
+
+use crate::{
+    host::kallsyms::KernelSymbols,
+    probe::{ExitReasons, Record, syscall_name},
+};
+use sandscope_ebpf::event::{PAGE_FAULT, WakeCause};
+
+/// Translators of numbers into names.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Kernel functions; must have learnt the addresses of the recording, see [`Names::learn`].
+    pub symbols: KernelSymbols,
+    /// Reasons of KVM exits.
+    pub exits: ExitReasons,
+}
+
+impl Names {
+    /// Those of the running kernel.
+    pub fn of_running_kernel() -> Self {
+        Self { exits: ExitReasons::of_running_kernel(), ..Self::default() }
+    }
+
+    /// Looks up the kernel functions that a recording mentions.
+    pub fn learn(&mut self, records: &[Record]) {
+        self.symbols.learn(records.iter().filter_map(|record| match record {
+            Record::Wake(wake) => match Cause::of(wake.header.flags.into(), wake.detail) {
+                Cause::Hrtimer(function) | Cause::Timer(function) => Some(function),
+                _ => None,
+            },
+            _ => None,
+        }));
+    }
+}
+
+/// What made a wake-up happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// A running task.
+    Task,
+    /// A high-resolution timer, by the address of its function.
+    Hrtimer(u64),
+    /// A hardware interrupt, by its number.
+    Irq(u64),
+    /// A timer-wheel timer, by the address of its function.
+    Timer(u64),
+    /// A softirq.
+    Softirq(Softirq),
+}
+
+/// A softirq vector. Their order is the kernel's ABI in `/proc/softirqs` (`softirq_to_name`, `kernel/softirq.c`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the kernel's own names")]
+pub enum Softirq {
+    Hi,
+    Timer,
+    NetTx,
+    NetRx,
+    Block,
+    IrqPoll,
+    Tasklet,
+    Sched,
+    Hrtimer,
+    Rcu,
+    /// One that this program does not know.
+    Other(u64),
+}
+
+impl Softirq {
+    const ALL: [(Self, &str); 10] = [
+        (Self::Hi, "HI"),
+        (Self::Timer, "TIMER"),
+        (Self::NetTx, "NET_TX"),
+        (Self::NetRx, "NET_RX"),
+        (Self::Block, "BLOCK"),
+        (Self::IrqPoll, "IRQ_POLL"),
+        (Self::Tasklet, "TASKLET"),
+        (Self::Sched, "SCHED"),
+        (Self::Hrtimer, "HRTIMER"),
+        (Self::Rcu, "RCU"),
+    ];
+
+    fn of(vector: u64) -> Self {
+        let known = usize::try_from(vector).ok().and_then(|vector| Self::ALL.get(vector));
+        known.map_or(Self::Other(vector), |&(softirq, _)| softirq)
+    }
+
+    /// The kernel's name.
+    pub fn name(self) -> String {
+        match self {
+            Self::Other(vector) => vector.to_string(),
+            known => Self::ALL.iter().find(|(softirq, _)| *softirq == known).map_or("", |(_, name)| name).to_owned(),
+        }
+    }
+}
+
+impl Cause {
+    /// From the numbers of a record; `cause` is a [`WakeCause`].
+    pub fn of(cause: u16, detail: u64) -> Self {
+        let is = |known: WakeCause| cause == known as u16;
+        if is(WakeCause::Hrtimer) {
+            Self::Hrtimer(detail)
+        } else if is(WakeCause::Timer) {
+            Self::Timer(detail)
+        } else if is(WakeCause::Irq) {
+            Self::Irq(detail)
+        } else if is(WakeCause::Softirq) {
+            Self::Softirq(Softirq::of(detail))
+        } else {
+            Self::Task
+        }
+    }
+
+    /// Its kind, as the tables have it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Hrtimer(_) => "hrtimer",
+            Self::Irq(_) => "irq",
+            Self::Timer(_) => "timer",
+            Self::Softirq(_) => "softirq",
+        }
+    }
+
+    /// Function, interrupt number or softirq; nothing for tasks.
+    pub fn detail(self, names: &Names) -> Option<String> {
+        match self {
+            Self::Task => None,
+            Self::Hrtimer(function) | Self::Timer(function) => Some(names.symbols.name(function)),
+            Self::Irq(number) => Some(number.to_string()),
+            Self::Softirq(softirq) => Some(softirq.name()),
+        }
+    }
+}
+
+/// `ioctl(KVM_RUN)`: the vCPU runs. The request number is the same on every architecture.
+const KVM_RUN: u64 = 0xae80;
+
+/// A system call, or the page fault that a thread's own code ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Called {
+    /// Its number, or [`PAGE_FAULT`].
+    pub number: i32,
+    /// The request of an `ioctl`; 0 of others.
+    pub argument: u64,
+}
+
+impl Called {
+    /// A page fault of a thread's own code.
+    pub const FAULT: Self = Self { number: PAGE_FAULT, argument: 0 };
+
+    /// Whether a vCPU runs in it.
+    pub fn is_kvm_run(self) -> bool {
+        self.argument == KVM_RUN
+    }
+
+    /// Name of the call; for KVM's requests with the request.
+    pub fn name(self) -> String {
+        // `include/uapi/linux/kvm.h`; requests without a size are the same everywhere.
+        match (self.number, self.argument) {
+            (PAGE_FAULT, _) => "page fault".to_owned(),
+            (_, KVM_RUN) => "ioctl(KVM_RUN)".to_owned(),
+            (_, 0xae01) => "ioctl(KVM_CREATE_VM)".to_owned(),
+            (_, 0xae41) => "ioctl(KVM_CREATE_VCPU)".to_owned(),
+            (number, _) => syscall_name(number),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What ended each wait: the edges between the tasks of a start.
+
+use super::{
+    charge::{Category, Charge, Detail},
+    cpus::{Throttled, occupant},
+    packets::Packets,
+    polls::Polls,
+    requests::Requests,
+};
+use crate::{
+    correlate::{
+        history::Wake,
+        names::{Cause, Names, Softirq},
+        reading::Histories,
+        span::{Activity, Span, Within},
+    },
+    probe::Record,
+};
+use syscalls::Sysno;
+
+/// The tasks of a start with what each did and what ended each wait, from the launch to the first response.
+pub struct Graph<'a> {
+    pub(super) histories: &'a Histories,
+    names: &'a Names,
+    pub(super) spans: Vec<Vec<Span>>,
+    pub(super) start_ns: u64,
+    pub(super) end_ns: u64,
+    requests: Requests,
+    packets: Packets,
+    polls: Polls,
+    pub(super) throttled: Throttled,
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// A task, at an instant that is not later than the end of the wait. What lies between is a packet on its way.
+    By { task: usize, at_ns: u64 },
+    /// A task that did something at an instant which may be before the wait, and which was found only when its timer was over.
+    Found { task: usize, at_ns: u64, timer: Detail },
+    /// A task of the same process that ends, as the wait demands: what it did before the wait has no part in it.
+    Ordered { task: usize },
+    /// Nobody of these: the wait is for this.
+    Wait(Category, Detail),
+}
+
+impl<'a> Graph<'a> {
+    /// Of the time from the launch to the first response.
+    pub fn of(histories: &'a Histories, records: &[Record], names: &'a Names, start_ns: u64, end_ns: u64) -> Self {
+        let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
+        let throttled = Throttled::of(histories, &spans);
+        let packets = Packets::of(&histories.tasks);
+        let polls = Polls::of(histories, &spans, &packets);
+        Self { histories, names, spans, start_ns, end_ns, requests: Requests::of(records), packets, polls, throttled }
+    }
+
+    /// What each task did.
+    pub fn spans(&self) -> &[Vec<Span>] {
+        &self.spans
+    }
+
+    /// The span of a task that holds the time right before an instant, or the last one that ends before it.
+    pub(super) fn span_before(&self, task: usize, at_ns: u64) -> Option<(usize, &Span)> {
+        let place = self.spans[task].partition_point(|span| span.start_ns < at_ns).checked_sub(1)?;
+        Some((place, &self.spans[task][place]))
+    }
+
+    /// What ended a wait of a task.
+    pub(super) fn end_of(&self, task: usize, place: usize) -> End {
+        let span = &self.spans[task][place];
+        let Activity::Blocked { uninterruptible, woken, within } = span.activity else {
+            return End::Wait(Category::Unattributed, Detail::None);
+        };
+        let Some(Wake { cause, running }) = woken else {
+            return End::Wait(Category::Unattributed, Detail::Unseen("nobody was seen to end this wait"));
+        };
+        let tid = self.histories.tasks[task].tid;
+        let request = |any| {
+            let ended = self.requests.ended(tid, (span.start_ns, span.end_ns), any).filter(|_| uninterruptible);
+            ended.map(|device| End::Wait(Category::BlockIo, Detail::Device(device)))
+        };
+        match cause {
+            Cause::Task => {
+                if let Some(waker) = running.task.filter(|&waker| waker != task) {
+                    if self.ends_threads(task, waker, within) {
+                        return End::Ordered { task: waker };
+                    }
+                    return End::By { task: waker, at_ns: span.end_ns };
+                }
+                let who = self.histories.texts.get(running.who);
+                if who.starts_with("rcu") {
+                    return End::Wait(Category::Rcu, Detail::Who(running.who));
+                }
+                let carries_requests =
+                    ["kworker", "loop", "kcryptd", "dmcrypt"].iter().any(|name| who.starts_with(name));
+                let outside = || End::Wait(Category::Outside, Detail::Who(running.who));
+                request(false).filter(|_| carries_requests).unwrap_or_else(outside)
+            }
+            Cause::Timer(function) if self.is_of_network(function) => {
+                End::Wait(Category::Network, Detail::Cause(cause))
+            }
+            Cause::Hrtimer(_) | Cause::Timer(_) | Cause::Softirq(Softirq::Timer | Softirq::Hrtimer) => {
+                let timer = Detail::Cause(cause);
+                match self.polls.found(task, place) {
+                    Some((task, at_ns)) => End::Found { task, at_ns, timer },
+                    None => End::Wait(Category::Timer, timer),
+                }
+            }
+            Cause::Softirq(Softirq::NetRx | Softirq::NetTx) => {
+                match self.packets.sender(&self.histories.tasks, task, running.task, span.end_ns) {
+                    Some((sender, sent_ns)) => End::By { task: sender, at_ns: sent_ns },
+                    None => End::Wait(Category::Network, Detail::Cause(cause)),
+                }
+            }
+            Cause::Softirq(Softirq::Rcu) => End::Wait(Category::Rcu, Detail::Cause(cause)),
+            Cause::Softirq(Softirq::Block) => {
+                request(true).unwrap_or(End::Wait(Category::BlockIo, Detail::Cause(cause)))
+            }
+            Cause::Irq(_) => request(true).unwrap_or(End::Wait(Category::Device, Detail::Cause(cause))),
+            Cause::Softirq(_) => End::Wait(Category::Device, Detail::Cause(cause)),
+        }
+    }
+
+    /// Whether a task executes a program, or ends its process, and waits until the other threads of the process have ended for that.
+    fn ends_threads(&self, task: usize, waker: usize, within: Option<Within>) -> bool {
+        let ends = [Sysno::execve, Sysno::execveat, Sysno::exit_group].map(|call| call.id());
+        let tasks = &self.histories.tasks;
+        let same = tasks[task].tgid == tasks[waker].tgid;
+        same && within.is_some_and(|within| ends.contains(&within.called.number))
+    }
+
+    /// Whether a timer is one of the network's and not of the thread that it wakes.
+    fn is_of_network(&self, function: u64) -> bool {
+        let name = self.names.symbols.name(function);
+        ["tcp_", "inet_", "neigh_", "sk_"].iter().any(|prefix| name.starts_with(prefix))
+    }
+
+    /// What a span of a task is charged to while it is on the path. A wait that somebody ended is charged to the way of what ended it.
+    pub(super) fn charge(&self, task: usize, place: usize) -> Charge {
+        let span = &self.spans[task][place];
+        let role = Some(self.histories.tasks[task].role_at(span.start_ns));
+        let of = |category, within: Option<Within>, detail| Charge { category, role, within, detail };
+        match span.activity {
+            Activity::Guest => of(Category::Guest, None, Detail::None),
+            Activity::Exit { reason, isa } => of(Category::Exit, None, Detail::Exit(reason, isa)),
+            Activity::KvmRun => of(Category::KvmRun, None, Detail::None),
+            Activity::User => of(Category::User, None, Detail::None),
+            Activity::Fault => of(Category::Fault, None, Detail::None),
+            Activity::Interrupt => of(Category::Interrupt, None, Detail::None),
+            Activity::Kernel(within) => of(Category::Kernel, Some(within), Detail::None),
+            Activity::Runnable { throttled: true } => of(Category::Throttled, None, Detail::None),
+            Activity::Runnable { throttled: false } => of(Category::Runnable, None, Detail::None),
+            Activity::Blocked { within, .. } => match self.end_of(task, place) {
+                End::By { .. } | End::Ordered { .. } => of(Category::Network, within, Detail::None),
+                End::Found { timer, .. } => of(Category::Timer, within, timer),
+                End::Wait(category, detail) => of(category, within, detail),
+            },
+        }
+    }
+
+    /// Who had the CPU while a task waited for it.
+    pub(super) fn occupant(&self, task: usize, span: &Span) -> Detail {
+        occupant(self.histories, task, span.start_ns, span.end_ns)
+    }
+}
