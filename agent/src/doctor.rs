@@ -246,8 +246,9 @@ fn kvm_exits(mut probes: Probes) -> Result<Support> {
             "see `sandscope-kvm-floor`",
         ));
     }
-    let seen = probes.take()?.counters.seen;
-    let of = |kind: Kind| seen[kind as usize];
+    let recording = probes.take()?;
+    let of_kind = |kind: Kind| recording.records.iter().filter(move |record| record.header().kind == kind as u8);
+    let of = |kind: Kind| of_kind(kind).count() as u64 + recording.lost.of(SCOPE, kind);
     let evidence = format!(
         "a guest with {WRITES} port writes: {} kvm_exit, {} kvm_entry, {} kvm_pio",
         of(Kind::KvmExit),

@@ -226,6 +226,8 @@ fn instance(position: u32, summary: &WindowSummary, vanished: bool) -> tables::I
         network: "unknown".to_owned(),
         lost_events_count: summary.unrecorded_count,
         unattributed_ns: None,
+        inferred_events_count: None,
+        skipped_program_runs_count: None,
         conditions_json: "{}".to_owned(),
     }
 }

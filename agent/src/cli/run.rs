@@ -7,6 +7,7 @@ mod suite;
 
 use super::{BadRequest, Interrupted, clean, output::Output, print, privilege, sandboxes::known};
 use crate::{
+    correlate::Names,
     experiment::{Arms, Stage, Timelines, cold_start::ColdStart},
     measure::page_cache::CacheState,
     probe::{self, Probes},
@@ -244,6 +245,7 @@ impl Setting {
         let stage = Stage {
             launcher: Arc::new(Launcher::spawn()?),
             probes,
+            names: Names::of_running_kernel(),
             network: common.network,
             resources: common.resources(),
             cpus: common.cpus.clone(),

@@ -3,7 +3,7 @@
 use super::{Evidence, Quantity};
 use crate::{
     record::{Row, tables},
-    results::{Error, Kind, Of, Rows, Run},
+    results::{Error, Kind, Of, PathElement, Rows, Run},
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -68,13 +68,13 @@ impl<'a> Case<'a> {
     ///
     /// # Errors
     /// When the run has no table `attribution`, or it can't be read.
-    pub fn share(&self, group: &Group, counts: impl Fn(&Who) -> bool) -> Result<Option<Share>, Error> {
+    pub fn share(&self, group: &Group, counts: impl Fn(&PathElement) -> bool) -> Result<Option<Share>, Error> {
         let attribution = self.table::<tables::Attribution>()?;
         let explained = group.explained();
-        let (mut whole_ns, mut sums) = (0, BTreeMap::<Who, u64>::new());
+        let (mut whole_ns, mut sums) = (0, BTreeMap::<PathElement, u64>::new());
         for row in attribution.rows.iter().filter(|row| explained.contains(row.instance_id.as_str())) {
             whole_ns += row.time_ns;
-            let who = Who { category: row.category.clone(), role: row.role.clone(), detail: row.detail.clone() };
+            let who = PathElement::of(row);
             if row.time_ns > 0 && counts(&who) {
                 *sums.entry(who).or_default() += row.time_ns;
             }
@@ -97,7 +97,7 @@ pub struct Share {
     /// Mean per instance.
     pub mean_ns: f64,
     /// What it consists of, largest first, with its mean per instance.
-    pub lines: Vec<(Who, f64)>,
+    pub lines: Vec<(PathElement, f64)>,
 }
 
 impl Share {
@@ -106,29 +106,8 @@ impl Share {
 
     /// Its largest lines as evidence.
     pub fn evidence(&self) -> Vec<Evidence> {
-        let row = |(who, mean_ns): &(Who, f64)| Evidence::new("attribution", who.key(), Quantity::Ns(*mean_ns));
+        let row = |(who, mean_ns): &(PathElement, f64)| Evidence::new("attribution", who.key(), Quantity::Ns(*mean_ns));
         self.lines.iter().take(Self::SHOWN).map(row).collect()
-    }
-}
-
-/// What time was spent on: one line of an account.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Who {
-    /// Category.
-    pub category: String,
-    /// Role of the task.
-    pub role: Option<String>,
-    /// More on it.
-    pub detail: Option<String>,
-}
-
-impl Who {
-    /// As the key of an evidence.
-    pub fn key(&self) -> String {
-        let part = |name: &str, value: &Option<String>| {
-            value.as_ref().map_or_else(String::new, |value| format!(" {name}={value}"))
-        };
-        format!("category={}{}{}", self.category, part("role", &self.role), part("detail", &self.detail))
     }
 }
 

@@ -14,7 +14,7 @@ pub mod testing;
 mod text;
 mod vcpu;
 
-pub use case::{Case, Group, Share, Who};
+pub use case::{Case, Group, Share};
 pub use finding::{Evidence, Finding, Quantity, Weight};
 
 use crate::results::{Error, Results, Run};

@@ -1,20 +1,19 @@
 //! The cold start: from the launch of a sandbox to its first good response, again and again, with and without probes.
 
 use super::{
-    explain::{declare, explain},
     kind::{Complaint, Experiment, Needs, Variant, require},
     observation::{Observation, Part},
     plan::{Arms, plan},
+    rows::{self, declare},
     stage::{Place, Stage, Subject},
     summary::{Gathered, Summary},
-    timeline::{Timeline, Timelines},
+    timelines::Timelines,
     trial::Trial,
 };
 use crate::{
-    correlate::Names,
+    explain::declare_single_events,
     host::clock::unix_ns,
     measure::page_cache::CacheState,
-    probe::ExitReasons,
     record::{Dataset, Manifest, Outcome},
     sandbox::{Sandbox, run_dir::RunDirectory},
     workload::Workload,
@@ -111,10 +110,9 @@ impl ColdStart {
     ) -> Result<Summary> {
         declare(&mut dataset)?;
         if self.timelines != Timelines::None {
-            Timeline::declare(&mut dataset)?;
+            declare_single_events(&mut dataset)?;
             dataset.flush()?;
         }
-        let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
         // Kinds of which the single events of a good start are written already.
         let mut shown = vec![false; self.sandboxes.len()];
         let mut gathered = Gathered::of(self.sandboxes.iter().map(|sandbox| sandbox.name().to_owned()));
@@ -149,12 +147,12 @@ impl ColdStart {
                 trial.keep_timeline();
             }
             trial.start(stage).await;
-            let mut observation = trial.finish(stage).await;
-            progress.ended(&observation);
+            let ended = trial.finish(stage).await;
+            progress.ended(&ended.observation);
+            let (observation, explanation) = ended.explain(&mut stage.names);
             shown[cell.sandbox] |= observation.timeline && observation.outcome.is_ok();
-            let explanation = explain(&mut observation, &mut names);
             gathered.add(cell.sandbox, &observation, &explanation);
-            explanation.append(&observation, &mut dataset)?;
+            rows::append(&observation, explanation, &mut dataset)?;
             dataset.flush().context("the results so far are kept; what comes next can't be written")?;
         }
         let (instances_count, failed_count) = gathered.counts();

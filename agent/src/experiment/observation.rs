@@ -1,14 +1,15 @@
 //! What is seen of one instance, before anything is made of it.
 
-use super::{digest::Digest, step::Taken};
+use super::step::Taken;
 use crate::{
-    correlate::{Bystander, Marker, NamedThread},
+    correlate::{Marker, NamedThread, Names},
+    explain::{Course, Explainer, Explanation},
     measure::page_cache::{CacheState, Residency},
     probe::{DeviceCounts, FileSums, Recording},
-    sandbox::{RoleRule, network::Offload},
+    sandbox::network::Offload,
     workload::client::Exchange,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// Which part of a run an instance is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,10 +62,8 @@ pub struct Observation {
     pub residency: Option<Residency>,
     /// Further conditions.
     pub conditions: BTreeMap<String, String>,
-    /// What the probes saw; when that was much, what they saw since it was last summed up.
-    pub recorded: Option<Recorded>,
-    /// What they saw before.
-    pub(super) digest: Option<Digest>,
+    /// Role of the agent's thread that saw the response.
+    pub seen_by: &'static str,
     /// Whether its single events are to be written down.
     pub timeline: bool,
     /// If so, the lines of its console, each with the instant at which its end was read (`CLOCK_MONOTONIC` nanoseconds).
@@ -72,21 +71,52 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Records of its probes that were lost.
-    pub fn lost(&self) -> u64 {
-        self.recorded.as_ref().map_or(0, |recorded| recorded.recording.lost())
+    /// Its course, for who explains what was recorded of it.
+    pub fn course(&self) -> Course {
+        Course {
+            launch_ns: self.launch_ns,
+            response_ns: self.launch_ns.zip(self.outcome.as_ref().ok().copied()).map(|(launch, wall)| launch + wall),
+            seen_by: self.seen_by,
+            markers: self.markers.clone(),
+            steps: (1..).zip(self.steps.iter().map(|taken| taken.start_ns..taken.end_ns)).collect(),
+            single_events: self.timeline,
+            console_lines: self.console_lines.clone(),
+        }
     }
 }
 
+/// An instance that is over: what was seen of it, and what was recorded.
+pub struct Ended {
+    /// What was seen of it.
+    pub observation: Observation,
+    pub(super) recorded: Option<Recorded>,
+}
+
 /// What the probes saw of an instance.
-pub struct Recorded {
-    /// Shared by instances that were recorded together.
-    pub(super) recording: Arc<Recording>,
-    pub(super) scope: u16,
-    pub(super) bystanders: Vec<Bystander>,
-    pub(super) roles: &'static [RoleRule],
+pub(super) struct Recorded {
+    /// Knows what they saw so far.
+    pub(super) explainer: Explainer,
+    /// What they saw since.
+    pub(super) recording: Recording,
     /// Threads of the sandbox that were still there in the end, if their names matter.
     pub(super) threads: Vec<NamedThread>,
     /// Name of the device and what passed it.
     pub(super) device: Option<(String, DeviceCounts)>,
+}
+
+impl Ended {
+    /// Explains it: markers and phases of every instance that was launched, and, where probes saw it, where its time went and what
+    /// its threads did.
+    pub fn explain(self, names: &mut Names) -> (Observation, Explanation) {
+        let Self { observation, recorded } = self;
+        let course = observation.course();
+        let explanation = match recorded {
+            Some(Recorded { mut explainer, recording, threads, device }) => {
+                explainer.feed(recording, &threads, &course, names);
+                explainer.finish(&course, device)
+            }
+            None => Explainer::default().finish(&course, None),
+        };
+        (observation, explanation)
+    }
 }

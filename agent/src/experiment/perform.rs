@@ -41,7 +41,7 @@ pub async fn perform(
         if outcome.is_err() {
             return;
         }
-        if is_alone && let Err(error) = trial.digest(stage) {
+        if is_alone && let Err(error) = trial.sum_up(stage) {
             return trial.fail(&error);
         }
     }

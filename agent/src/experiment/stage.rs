@@ -2,6 +2,7 @@
 
 use super::observation::Part;
 use crate::{
+    correlate::Names,
     measure::page_cache::CacheState,
     probe::{Probes, Recording},
     sandbox::{Resources, Sandbox, launcher::Launcher, network, resources::CpuList, run_dir::RunDirectory},
@@ -17,6 +18,8 @@ pub struct Stage {
     pub launcher: Arc<Launcher>,
     /// The probes, if the host can have them.
     pub probes: Option<Probes>,
+    /// What numbers in their records mean.
+    pub names: Names,
     /// How instances are connected.
     pub network: network::Mode,
     /// What an instance may use.

@@ -5,6 +5,7 @@ use super::{
     step::{Action, Figure, Taken},
 };
 use crate::{
+    explain::since,
     probe::{DeviceCounts, Pickups},
     record::tables,
     workload::{
@@ -16,11 +17,6 @@ use sandscope_ebpf::event::Direction;
 
 /// Name of the step that every instance has.
 pub(super) const START: &str = "start";
-
-/// An instant relative to the launch.
-fn since(launch_ns: u64, at_ns: u64) -> i64 {
-    at_ns.cast_signed() - launch_ns.cast_signed()
-}
 
 /// The steps of an instance in their order.
 pub(super) fn steps(observation: &Observation) -> Vec<tables::Step> {

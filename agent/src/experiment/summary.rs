@@ -1,13 +1,13 @@
 //! What a run says in a few lines: per sandbox how long it took, in which phases, on what, and what looking at it cost.
 
 use super::{
-    explain::Explanation,
     observation::Observation,
     statistics::{RelativeDifference, median, quantile, relative_difference},
 };
 use crate::{
+    explain::Explanation,
     record::tables::{Attribution, Instance, Phase},
-    results::{Error, Kind, Run},
+    results::{Error, Kind, PathElement, Run},
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,30 +57,33 @@ pub struct SandboxSummary {
     pub worst_unattributed_ratio: Option<f64>,
 }
 
-/// A category's share of the wall time.
+/// An element's share of the wall time.
 #[derive(Debug, Serialize)]
 pub struct TopShare {
     /// Category.
     pub category: String,
     /// Who.
     pub role: Option<String>,
-    /// What.
+    /// In which system call, or `page fault`.
+    pub syscall: Option<String>,
+    /// What that is about.
+    pub object: Option<String>,
+    /// More.
     pub detail: Option<String>,
+    /// All of it in words.
+    pub words: String,
     /// Mean time per instance.
     pub mean_ns: f64,
     /// Of the mean wall time of these instances.
     pub share_ratio: f64,
 }
 
-/// What time was spent on: category, who, what.
-type Charge = (String, Option<String>, Option<String>);
-
 /// What is kept of one instance.
 struct Kept {
     probes: bool,
     wall: Result<u64, String>,
     phases: Vec<(String, u64)>,
-    shares: BTreeMap<Charge, u64>,
+    shares: BTreeMap<PathElement, u64>,
     unattributed_ns: Option<u64>,
 }
 
@@ -102,8 +105,7 @@ impl Summary {
         }
         for share in run.observed::<Attribution>()?.iter().flat_map(|table| &table.rows) {
             if let Some(kept) = kept.get_mut(share.instance_id.as_str()) {
-                let charge = (share.category.clone(), share.role.clone(), share.detail.clone());
-                *kept.shares.entry(charge).or_default() += share.time_ns;
+                *kept.shares.entry(PathElement::of(share)).or_default() += share.time_ns;
             }
         }
         let kinds: BTreeSet<Kind> = instances().map(|instance| Kind::of(instance)).collect();
@@ -149,16 +151,15 @@ impl Gathered {
 
     pub(super) fn add(&mut self, sandbox: usize, observation: &Observation, explanation: &Explanation) {
         let mut shares = BTreeMap::new();
-        for share in &explanation.shares {
-            let key = (share.category.name().to_owned(), share.role.clone(), share.detail.clone());
-            *shares.entry(key).or_default() += share.time_ns;
+        for row in explanation.attribution() {
+            *shares.entry(PathElement::of(row)).or_default() += row.time_ns;
         }
-        self.lost += observation.lost();
+        self.lost += explanation.lost();
         self.sandboxes[sandbox].1.push(Kept {
             probes: observation.probes,
             wall: observation.outcome.clone(),
             phases: explanation
-                .phases
+                .phases()
                 .iter()
                 .map(|phase| (phase.name.to_owned(), phase.end_ns - phase.start_ns))
                 .collect(),
@@ -256,7 +257,7 @@ fn mean_phases(kept: &[&Kept]) -> Vec<(String, f64)> {
 
 fn top_shares(explained: &[&Kept]) -> Vec<TopShare> {
     let wall: f64 = explained.iter().filter_map(|kept| kept.wall.as_ref().ok()).map(|&wall| wall as f64).sum();
-    let mut sums: BTreeMap<&Charge, u64> = BTreeMap::new();
+    let mut sums: BTreeMap<&PathElement, u64> = BTreeMap::new();
     for kept in explained {
         for (key, time_ns) in &kept.shares {
             *sums.entry(key).or_default() += time_ns;
@@ -264,10 +265,13 @@ fn top_shares(explained: &[&Kept]) -> Vec<TopShare> {
     }
     let mut sums: Vec<_> = sums.into_iter().filter(|&(_, time_ns)| time_ns > 0).collect();
     sums.sort_by_key(|&(_, time_ns)| std::cmp::Reverse(time_ns));
-    let row = |((category, role, detail), time_ns): (&Charge, u64)| TopShare {
-        category: category.clone(),
-        role: role.clone(),
-        detail: detail.clone(),
+    let row = |(element, time_ns): (&PathElement, u64)| TopShare {
+        category: element.category.clone(),
+        role: element.role.clone(),
+        syscall: element.syscall.clone(),
+        object: element.object.clone(),
+        detail: element.detail.clone(),
+        words: element.words(),
         mean_ns: time_ns as f64 / explained.len() as f64,
         share_ratio: time_ns as f64 / wall,
     };

@@ -10,20 +10,20 @@
 //! is part of the observation, and the instance is removed in any case.
 
 use super::{
-    digest::{self, Digest},
-    observation::Observation,
+    observation::{Ended, Observation, Recorded},
     stage::{Place, Stage, Subject},
     step::Taken,
     watch::{Watch, Watched},
 };
 use crate::{
     correlate::Marker,
+    explain,
     host::{
         clock::{monotonic_ns, unix_ns},
         quiescence,
     },
     measure::page_cache,
-    probe::{DeviceCounts, FileSums, Recording},
+    probe::{DeviceCounts, FileSums, Probes, Recording},
     sandbox::{Instance, Readiness, Specification, launcher::Launcher, network::Offload, resources::CpuList},
     workload::{
         callback::{Callback, Receiver},
@@ -36,7 +36,10 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::Duration,
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -47,6 +50,8 @@ use tokio_util::task::AbortOnDropHandle;
 const FAILURE_INTERVAL: Duration = Duration::from_millis(50);
 /// So many of these intervals may lie between the end of a console and the end of the process that wrote to it.
 const END_INTERVALS: u32 = 20;
+/// From how many bytes of records on they are summed up.
+const SUMMED_UP_BYTES: usize = 64 << 20;
 /// What the client asks for first.
 const FIRST_REQUEST: &str = "/hello";
 /// The outcome of one that nothing has gone wrong with so far.
@@ -61,6 +66,7 @@ pub struct Trial {
     /// With the launcher while that works on it; `None` for good if it was never made.
     instance: Option<Box<dyn Instance>>,
     watch: Option<Watch>,
+    recorded: Option<Recorded>,
     static_file: Option<PathBuf>,
     /// Where it is asked once it is ready, if it can be asked.
     address: Option<SocketAddr>,
@@ -102,6 +108,13 @@ impl Asking {
         });
         Self { callback, answer: AbortOnDropHandle::new(answer) }
     }
+
+    /// The callback, if there was one, and what came of the request; without a callback that tells why.
+    async fn answered(self) -> (Option<Callback>, Result<Answered>) {
+        let callback = self.callback.await.ok();
+        let answer = self.answer.await.context("the client panicked");
+        (callback, answer.flatten())
+    }
 }
 
 impl Trial {
@@ -128,8 +141,7 @@ impl Trial {
             offloads: Vec::new(),
             residency: None,
             conditions: subject.found.clone(),
-            recorded: None,
-            digest: None,
+            seen_by: "client",
             timeline: false,
             console_lines: Vec::new(),
         };
@@ -150,6 +162,7 @@ impl Trial {
             observation,
             instance: None,
             watch: None,
+            recorded: None,
             static_file: subject.workload.static_file.clone(),
             address: None,
             receiver: None,
@@ -183,7 +196,7 @@ impl Trial {
     }
 
     /// Ends the recording, ends the instance, removes what it left, and gives what was seen of it.
-    pub async fn finish(mut self, stage: &mut Stage) -> Observation {
+    pub async fn finish(mut self, stage: &mut Stage) -> Ended {
         if let Err(error) = self.end_recording(stage) {
             self.fail(&error);
         }
@@ -193,7 +206,8 @@ impl Trial {
     fn end_recording(&mut self, stage: &mut Stage) -> Result<()> {
         let Some(watched) = self.unwatch(stage)? else { return Ok(()) };
         if let Some(recording) = stage.end_recording()? {
-            self.keep(watched, Arc::new(recording));
+            let recording = explain::own(recording, watched.source());
+            self.keep(watched, recording);
         }
         Ok(())
     }
@@ -336,13 +350,9 @@ impl Trial {
         self.watch.take().map(|watch| watch.end(stage)).transpose()
     }
 
-    /// Keeps what was recorded of it.
-    pub(super) fn keep(&mut self, watched: Watched, recording: Arc<Recording>) {
-        let recording = match &self.observation.digest {
-            Some(digest) => Arc::new(digest.joined(&recording)),
-            None => recording,
-        };
-        self.observation.recorded = Some(watched.recorded(recording));
+    /// Keeps what was recorded of it and of nobody else.
+    pub(super) fn keep(&mut self, watched: Watched, recording: Recording) {
+        self.recorded = Some(watched.recorded(recording));
     }
 
     /// Sums up what was recorded so far, if that is much. Only for an instance that is recorded alone. One whose single events are
@@ -350,38 +360,33 @@ impl Trial {
     ///
     /// # Errors
     /// When the kernel does not give the records.
-    pub(super) fn digest(&mut self, stage: &mut Stage) -> Result<()> {
-        let (Some(watch), Some(probes)) = (&self.watch, &mut stage.probes) else { return Ok(()) };
-        if self.observation.timeline || probes.kept_bytes() < digest::FROM_BYTES {
-            return Ok(());
+    pub(super) fn sum_up(&mut self, stage: &mut Stage) -> Result<()> {
+        let kept_bytes = stage.probes.as_ref().map_or(0, Probes::kept_bytes);
+        match &mut self.watch {
+            Some(watch) if !self.observation.timeline && kept_bytes >= SUMMED_UP_BYTES => {
+                watch.sum_up(stage, &self.observation)
+            }
+            _ => Ok(()),
         }
-        let mut recording = probes.take()?;
-        let before = self.observation.digest.take();
-        if let Some(before) = &before {
-            recording = before.joined(&recording);
-        }
-        let recorded = watch.so_far(Arc::new(recording));
-        self.observation.digest = Some(Digest::of(before, &self.observation, &recorded));
-        Ok(())
     }
 
     /// Ends it, removes what it left, and gives what was seen of it.
-    pub(super) async fn remove(mut self) -> Observation {
+    pub(super) async fn remove(mut self) -> Ended {
         if self.observation.timeline {
             self.observation.console_lines =
                 self.instance.as_ref().map(|instance| instance.console().timed_lines()).unwrap_or_default();
         }
         if self.instance.is_some() {
             let removed = self.on_launcher(|instance| instance.stop()).await.flatten();
-            let mut observation = self.observation;
+            let (mut observation, recorded) = (self.observation, self.recorded);
             observation.outcome = match (observation.outcome, removed) {
                 (outcome, Ok(())) => outcome,
                 (Ok(_), Err(left)) => Err(format!("it gave its response, but could not be removed: {left:#}")),
                 (Err(error), Err(left)) => Err(format!("{error}; and it could not be removed: {left:#}")),
             };
-            return observation;
+            return Ended { observation, recorded };
         }
-        self.observation
+        Ended { observation: self.observation, recorded: self.recorded }
     }
 
     fn prepared(&mut self) -> Result<&mut Box<dyn Instance>> {
@@ -425,15 +430,14 @@ impl Trial {
         self.marker("launch", "launcher", launch_ns, None);
         launched.context("it could not be launched")?;
         let end_ns = match (readiness, asking) {
-            (_, Some(Asking { callback, answer })) => {
-                // Without a callback the answer tells why.
-                if let Ok(callback) = self.unless_it_fails(stage, deadline, callback).await? {
+            (_, Some(asking)) => {
+                let (callback, answered) = self.while_it_starts(stage, deadline, asking.answered()).await?;
+                if let Some(callback) = callback {
                     let told =
                         callback.since_main_ns.map(|ns| format!("{ns} ns after the start of the workload's main"));
                     self.marker("callback", "client", callback.at_ns, told);
                 }
-                let answer = self.unless_it_fails(stage, deadline, answer).await?;
-                let Answered { exchange, address, receiver } = answer.context("the client panicked")??;
+                let Answered { exchange, address, receiver } = answered?;
                 self.receiver = Some(receiver);
                 self.answered(exchange, address)?
             }
@@ -448,6 +452,7 @@ impl Trial {
                 let (first_byte, done) = (console.first_byte(), console.milestone(done));
                 let at_ns =
                     self.on_console(stage, deadline, first_byte, "it ended without a byte on its console").await?;
+                self.observation.seen_by = "console";
                 self.on_console(stage, deadline, done, "it ended before it had done what it was told").await?;
                 at_ns
             }
@@ -462,7 +467,7 @@ impl Trial {
     /// Sends the first request; gives the instant of its good answer.
     async fn ask(&mut self, stage: &Stage, address: SocketAddr, launch_ns: u64, deadline: Instant) -> Result<u64> {
         let request = client::get(address, FIRST_REQUEST, launch_ns, deadline);
-        let exchange = self.unless_it_fails(stage, deadline, request).await?;
+        let exchange = self.while_it_starts(stage, deadline, request).await?;
         self.answered(exchange, address)
     }
 
@@ -474,6 +479,56 @@ impl Trial {
         }
         self.address = Some(address);
         Ok(exchange.finished_ns)
+    }
+
+    /// Awaits an event of an instance that starts, unless it fails, the time is over or the run is interrupted. The launcher asks it
+    /// meanwhile whether it has failed: this thread, on whose way to the response the start is measured, is woken by the event alone.
+    ///
+    /// # Errors
+    /// Says which of these it was.
+    async fn while_it_starts<T>(
+        &mut self,
+        stage: &Stage,
+        deadline: Instant,
+        event: impl Future<Output = T>,
+    ) -> Result<T> {
+        let mut instance = self.instance.take().context("the instance was lost when the launcher failed")?;
+        let (stop, stopped) = mpsc::channel::<()>();
+        let launcher = Arc::clone(&self.launcher);
+        let mut looking = std::pin::pin!(launcher.run(move || {
+            loop {
+                let failure = instance.failure();
+                if failure.is_some() || stopped.recv_timeout(FAILURE_INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    return (instance, failure);
+                }
+            }
+        }));
+        let mut event = std::pin::pin!(event);
+        let came = tokio::select! {
+            biased;
+            value = &mut event => Some(value),
+            ended = &mut looking => {
+                let (instance, failure) = ended?;
+                self.instance = Some(instance);
+                bail!("{}", failure.unwrap_or_else(|| "nobody looked whether it fails".to_owned()));
+            }
+            () = stage.interrupted.cancelled() => None,
+            () = tokio::time::sleep_until(deadline) => None,
+        };
+        drop(stop);
+        self.instance = Some(looking.await?.0);
+        match came {
+            Some(value) => Ok(value),
+            None if stage.interrupted.is_cancelled() => bail!("interrupted"),
+            None => bail!(self.too_late(stage)?),
+        }
+    }
+
+    fn too_late(&mut self, stage: &Stage) -> Result<String> {
+        let lines = self.prepared()?.console().last_lines(5);
+        let said = if lines.is_empty() { "nothing".to_owned() } else { lines.join(" | ") };
+        let timeout = stage.timeout;
+        Ok(format!("not ready within {timeout:?} (--timeout); the last lines of its console: {said}"))
     }
 
     /// Awaits an event of the instance, unless it fails, the time is over or the run is interrupted.
@@ -495,15 +550,11 @@ impl Trial {
                 () = stage.interrupted.cancelled() => bail!("interrupted"),
                 () = tokio::time::sleep_until(again) => {}
             }
-            let instance = self.prepared()?;
-            if let Some(failure) = instance.failure() {
+            if let Some(failure) = self.prepared()?.failure() {
                 bail!("{failure}");
             }
             if Instant::now() >= deadline {
-                let lines = instance.console().last_lines(5);
-                let said = if lines.is_empty() { "nothing".to_owned() } else { lines.join(" | ") };
-                let timeout = stage.timeout;
-                bail!("not ready within {timeout:?} (--timeout); the last lines of its console: {said}");
+                bail!(self.too_late(stage)?);
             }
         }
     }
@@ -517,7 +568,7 @@ impl Trial {
         event: impl Future<Output = Option<u64>>,
         otherwise: &'static str,
     ) -> Result<u64> {
-        if let Some(at_ns) = self.unless_it_fails(stage, deadline, event).await? {
+        if let Some(at_ns) = self.while_it_starts(stage, deadline, event).await? {
             return Ok(at_ns);
         }
         // A console ends a moment before the process that writes to it.

@@ -1,34 +1,36 @@
 //! What the probes are told about an instance: who works for it, and which device is its own.
 
-use super::{observation::Recorded, stage::Stage};
+use super::{
+    observation::{Observation, Recorded},
+    stage::Stage,
+};
 use crate::{
-    correlate::{Bystander, Duty},
+    correlate::{Bystander, Duty, Source},
+    explain::Explainer,
     host::clock::monotonic_ns,
     measure::threads,
     probe::{DeviceCounts, DeviceProbe, FileSums, Probes, Recording},
-    sandbox::{Daemon, Device, Instance, RoleRule, ThreadRule},
+    role::ThreadRule,
+    sandbox::{Daemon, Device, Instance},
 };
 use anyhow::Result;
 use sandscope_ebpf::map::Membership;
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 /// An instance that the probes see.
 pub(super) struct Watch {
     scope: u16,
     device: Option<(String, DeviceProbe)>,
-    bystanders: Vec<Bystander>,
     daemons: Vec<Daemon>,
-    roles: &'static [RoleRule],
     thread_roles: &'static [ThreadRule],
+    explainer: Explainer,
 }
 
 /// An instance that they see no more.
 pub(super) struct Watched {
-    scope: u16,
     device: Option<(String, DeviceCounts)>,
-    bystanders: Vec<Bystander>,
-    roles: &'static [RoleRule],
     thread_roles: &'static [ThreadRule],
+    explainer: Explainer,
 }
 
 impl Watch {
@@ -55,8 +57,13 @@ impl Watch {
             let bystander = |tid| Bystander { tid, role: role.clone(), duty: Duty::Serves, until_ns: None };
             bystanders.extend(threads.into_iter().map(bystander));
         }
-        let (roles, thread_roles) = (instance.roles(), instance.thread_roles());
-        Ok(Self { scope, device, bystanders, daemons, roles, thread_roles })
+        let explainer = Explainer::new(Source {
+            scope,
+            bystanders,
+            rules: instance.roles(),
+            untimed_fault_ns: probes.untimed_fault_ns(),
+        });
+        Ok(Self { scope, device, daemons, thread_roles: instance.thread_roles(), explainer })
     }
 
     /// What it has done with files so far; `None` where that can't be watched.
@@ -69,24 +76,26 @@ impl Watch {
         self.device.as_ref().map(|(_, probe)| probes.device_counts(probe)).transpose()
     }
 
-    /// What was recorded of it so far.
-    pub(super) fn so_far(&self, recording: Arc<Recording>) -> Recorded {
-        let threads = threads::named(&recording.records, self.scope, self.thread_roles);
-        let Self { scope, bystanders, roles, .. } = self;
-        Recorded { recording, scope: *scope, bystanders: bystanders.clone(), roles, threads, device: None }
+    /// Sums up what was recorded of it since the last time.
+    pub(super) fn sum_up(&mut self, stage: &mut Stage, observation: &Observation) -> Result<()> {
+        let Some(probes) = &mut stage.probes else { return Ok(()) };
+        let recording = probes.take()?;
+        let threads = threads::named(&recording.records, self.thread_roles);
+        self.explainer.feed(recording, &threads, &observation.course(), &mut stage.names);
+        Ok(())
     }
 
     /// Makes them forget it; to be called before the recording is taken.
     pub(super) fn end(self, stage: &mut Stage) -> Result<Watched> {
-        let Self { scope, device, mut bystanders, daemons, roles, thread_roles } = self;
-        let Some(probes) = &mut stage.probes else {
-            return Ok(Watched { scope, device: None, bystanders, roles, thread_roles });
-        };
+        let Self { device, daemons, thread_roles, mut explainer, .. } = self;
+        let Some(probes) = &mut stage.probes else { return Ok(Watched { device: None, thread_roles, explainer }) };
         let now_ns = monotonic_ns();
+        let mut bystanders = explainer.source().bystanders.clone();
         for bystander in &mut bystanders {
             probes.mark(bystander.tid, Membership::NONE);
             bystander.until_ns = Some(now_ns);
         }
+        explainer.forget_bystanders(&bystanders);
         for daemon in daemons {
             // Also the threads that it made meanwhile.
             mark_threads(|tid| probes.mark(tid, Membership::NONE), daemon.pid);
@@ -95,16 +104,21 @@ impl Watch {
             Some((name, probe)) => Some((name, probes.unwatch_device(probe)?)),
             None => None,
         };
-        Ok(Watched { scope, device, bystanders, roles, thread_roles })
+        Ok(Watched { device, thread_roles, explainer })
     }
 }
 
 impl Watched {
-    /// What was recorded of it; while it lives, since its threads' names are looked up.
-    pub(super) fn recorded(self, recording: Arc<Recording>) -> Recorded {
-        let Self { scope, device, bystanders, roles, thread_roles } = self;
-        let threads = threads::named(&recording.records, scope, thread_roles);
-        Recorded { recording, scope, bystanders, roles, threads, device }
+    /// Where its records come from.
+    pub(super) fn source(&self) -> &Source {
+        self.explainer.source()
+    }
+
+    /// What was recorded of it and of nobody else; while it lives, since its threads' names are looked up.
+    pub(super) fn recorded(self, recording: Recording) -> Recorded {
+        let Self { device, thread_roles, explainer } = self;
+        let threads = threads::named(&recording.records, thread_roles);
+        Recorded { explainer, recording, threads, device }
     }
 }
 

@@ -353,7 +353,7 @@ macro_rules! tables {
 
         $(
             $(#[doc = $about])+
-            #[derive(Clone, Debug, PartialEq)]
+            #[derive(Clone, Debug, Default, PartialEq)]
             pub struct $row {
                 $($(#[doc = $text])+ pub $column: $type,)+
             }

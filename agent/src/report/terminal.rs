@@ -1,8 +1,8 @@
 //! A run on the terminal: per sandbox the time to the first response, a bar of its phases, and what the time went to.
 
 use super::units::ms;
-use crate::experiment::{SandboxSummary, Summary, TopShare};
-use std::fmt::{self, Display, Formatter, Write};
+use crate::experiment::{SandboxSummary, Summary};
+use std::fmt::{self, Display, Formatter};
 
 /// Characters of a phase bar.
 const BAR: usize = 60;
@@ -58,22 +58,12 @@ fn write_sandbox(out: &mut Formatter<'_>, sandbox: &SandboxSummary) -> fmt::Resu
         writeln!(out, "  {}", phases.join(" · "))?;
     }
     for share in &sandbox.top {
-        writeln!(out, "  {:>5.1} %  {:>9} ms  {}", share.share_ratio * 100.0, ms(share.mean_ns), what(share))?;
+        writeln!(out, "  {:>5.1} %  {:>9} ms  {}", share.share_ratio * 100.0, ms(share.mean_ns), share.words)?;
     }
     if let Some(worst) = sandbox.worst_unattributed_ratio {
         writeln!(out, "  unexplained: at most {:.2} % of an instance", worst * 100.0)?;
     }
     writeln!(out)
-}
-
-/// What a share of the time was spent on, in words.
-fn what(share: &TopShare) -> String {
-    let mut text = share.category.to_owned();
-    for part in [&share.role, &share.detail].into_iter().flatten() {
-        // Writing to a string can't fail.
-        let _ = write!(text, "  {part}");
-    }
-    text
 }
 
 /// A bar in which each phase has its share, filled with the first letter of its name.

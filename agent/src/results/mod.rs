@@ -7,10 +7,12 @@
 mod error;
 mod file;
 mod kind;
+mod path;
 mod selection;
 
 pub use error::Error;
 pub use kind::Kind;
+pub use path::{PathElement, without_folders};
 pub use selection::Selection;
 
 use crate::record::{OfRun, Row, tables};

@@ -1,7 +1,7 @@
 //! The progress of a run, on a terminal.
 
 use crate::experiment::{
-    Observation,
+    Ended, Observation,
     cold_start::Progress,
     suite::{CellKey, SuiteProgress},
 };
@@ -42,9 +42,9 @@ impl SuiteProgress for Bar {
         self.bar.set_message(cell.to_string());
     }
 
-    fn ended(&mut self, observations: &[Observation]) {
+    fn ended(&mut self, instances: &[Ended]) {
         self.bar.inc(1);
-        observations.iter().for_each(|observation| self.show_failure(observation));
+        instances.iter().for_each(|ended| self.show_failure(&ended.observation));
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
         self,
         suite::{SuiteFile, parse_text},
     },
+    correlate::Names,
     experiment::{
         Arms, Guests, Stage,
         conditions::Conditions,
@@ -192,6 +193,7 @@ async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, outpu
     let mut stage = Stage {
         launcher: Arc::new(Launcher::spawn()?),
         probes,
+        names: Names::of_running_kernel(),
         network: conditions.network,
         resources: conditions.resources(),
         cpus: conditions.cpus.clone(),

@@ -88,13 +88,13 @@ fn next_step(group: &Group) -> &'static str {
 mod tests {
     use crate::diagnose::{
         Quantity,
-        testing::{Scene, block},
+        testing::{Part, Scene, block},
     };
 
     #[test]
     fn a_start_that_reads_most_of_the_time_is_told_and_the_advice_fits_the_cache() {
         let mut scene = Scene::healthy();
-        scene.spend("runc", 0.6, "block_io", Some("runtime"), Some("device 8:0"));
+        scene.spend("runc", 0.6, Part::of("block_io", "runtime").within("read").by("device 8:0"));
         for instance in scene.instances_of("runc") {
             instance.cache = "evicted".to_owned();
             instance.cache_resident_pages_count = Some(0);

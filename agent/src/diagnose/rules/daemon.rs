@@ -1,10 +1,10 @@
 //! A daemon in front of a runtime takes most of the time.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Group, Quantity, Rule, Weight, Who},
+    diagnose::{Case, Evidence, Finding, Group, Quantity, Rule, Weight},
     experiment::statistics::median,
     report::units::{duration, percent},
-    results::{Error, Kind},
+    results::{Error, Kind, PathElement},
 };
 
 /// Part of the wall time that is a daemon's.
@@ -31,7 +31,7 @@ impl Rule for Daemon {
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         for group in case.groups() {
-            let is_daemons = |who: &Who| who.role.as_deref().is_some_and(|role| ROLES.contains(&role));
+            let is_daemons = |who: &PathElement| who.role.as_deref().is_some_and(|role| ROLES.contains(&role));
             let Some(share) = case.share(group, is_daemons)? else { continue };
             if share.ratio < TOLERATED {
                 continue;
@@ -92,16 +92,16 @@ fn wall(group: &Group) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use crate::diagnose::testing::Scene;
+    use crate::diagnose::testing::{Part, Scene};
 
     #[test]
     fn a_daemon_is_compared_with_the_runtime_that_it_starts() {
         let mut scene = Scene::healthy();
-        scene.spend("docker-runc", 0.8, "outside", Some("dockerd"), Some("write"));
+        scene.spend("docker-runc", 0.8, Part::of("kernel", "dockerd").within("write"));
         let finding = scene.only_finding("daemon");
         assert!(finding.text.starts_with("82.0 % of a start"), "{}", finding.text);
         // The scene's `docker-runc` takes 40 ms, `runc` 25 ms.
         assert!(finding.text.ends_with("(1.6 times as long)"), "{}", finding.text);
-        assert_eq!(finding.evidence[0].key, "category=outside role=dockerd detail=write");
+        assert_eq!(finding.evidence[0].key, "category=kernel role=dockerd syscall=write");
     }
 }

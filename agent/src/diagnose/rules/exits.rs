@@ -93,12 +93,12 @@ fn next_step(reason: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::diagnose::testing::{Scene, exit};
+    use crate::diagnose::testing::{Part, Scene, exit};
 
     #[test]
     fn a_guest_that_faults_half_the_time_is_told() {
         let mut scene = Scene::healthy();
-        scene.spend("kvm-floor", 0.5, "exit", Some("vcpu"), Some("ept_violation"));
+        scene.spend("kvm-floor", 0.5, Part::of("exit", "vcpu").by("ept_violation"));
         let probed = scene.probed("kvm-floor");
         scene.exits.extend(probed.into_iter().map(|id| (id, exit("ept_violation", 300))));
         let finding = scene.only_finding("exits");

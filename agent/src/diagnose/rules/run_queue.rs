@@ -70,12 +70,12 @@ impl Rule for RunQueue {
 
 #[cfg(test)]
 mod tests {
-    use crate::diagnose::testing::Scene;
+    use crate::diagnose::testing::{Part, Scene};
 
     #[test]
     fn a_sandbox_that_waits_for_a_cpu_half_the_time_is_told() {
         let mut scene = Scene::healthy();
-        scene.spend("gvisor", 0.5, "runnable", Some("sentry"), None);
+        scene.spend("gvisor", 0.5, Part::of("runnable", "sentry"));
         let finding = scene.only_finding("run_queue");
         assert!(finding.text.starts_with("For 54.0 % of a start"), "{}", finding.text);
         assert_eq!(finding.evidence[0].key, "category=runnable role=sentry");

@@ -7,10 +7,10 @@ mod watching;
 
 use super::{
     cold_start::Progress,
-    explain::explain,
     guests::Guests,
-    observation::{Observation, Part},
+    observation::{Ended, Part},
     plan::{Arms, Cell, plan},
+    rows,
     stage::{Place, Stage, Subject},
     statistics::{median, quantile},
 };
@@ -18,7 +18,7 @@ use crate::{
     correlate::Names,
     host::clock::unix_ns,
     measure::page_cache::CacheState,
-    probe::{Aggregate, ExitReasons},
+    probe::Aggregate,
     record::{Dataset, Manifest, Outcome, tables},
     sandbox::{Sandbox, run_dir::RunDirectory},
     steady::{Translators, Window, WindowSummary, summarise},
@@ -119,7 +119,6 @@ impl Idle {
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
         declare(&mut dataset)?;
-        let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
         let mut kept: Vec<Vec<Result<WindowSummary, String>>> = self.sandboxes.iter().map(|_| Vec::new()).collect();
         for (position, cell) in (0..).zip(self.order()) {
             if stage.interrupted.is_cancelled() {
@@ -137,9 +136,9 @@ impl Idle {
                 found: BTreeMap::new(),
             };
             let place = Place::new(dataset.run_id(), run_directory, position)?;
-            let (mut observation, window) = self.watching.watch(stage, aggregate, &subject, place).await;
-            progress.ended(&observation);
-            kept[cell.sandbox].push(self.write(&mut observation, window, &mut names, &mut dataset)?);
+            let (ended, window) = self.watching.watch(stage, aggregate, &subject, place).await;
+            progress.ended(&ended.observation);
+            kept[cell.sandbox].push(self.write(ended, window, &mut stage.names, &mut dataset)?);
             dataset.flush().context("the results so far are kept; what comes next can't be written")?;
         }
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -160,22 +159,22 @@ impl Idle {
     /// Writes what was observed of an instance.
     fn write(
         &self,
-        observation: &mut Observation,
+        ended: Ended,
         window: Option<Window>,
         names: &mut Names,
         dataset: &mut Dataset,
     ) -> Result<Result<WindowSummary, String>> {
-        let explanation = explain(observation, names);
+        let (observation, explanation) = ended.explain(names);
         let window = match (window, &observation.outcome) {
             (Some(window), Ok(_)) => {
                 let guest = self.guests.of_sandbox(&observation.sandbox);
-                self.watching.append(&window, observation, names, guest, dataset)?;
+                self.watching.append(&window, &observation, names, guest, dataset)?;
                 Ok(summarise(&window, &Translators { names, guest }))
             }
             (None, Ok(_)) => Err("it was not watched".to_owned()),
             (_, Err(error)) => Err(error.clone()),
         };
-        explanation.append(observation, dataset)?;
+        rows::append(&observation, explanation, dataset)?;
         Ok(window)
     }
 }

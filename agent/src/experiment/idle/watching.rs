@@ -3,7 +3,7 @@
 use crate::{
     correlate::Names,
     experiment::{
-        observation::Observation,
+        observation::{Ended, Observation},
         stage::{Place, Stage, Subject},
         step::{Action, Figure, Taken},
         trial::Trial,
@@ -40,7 +40,7 @@ impl Watching {
         aggregate: &mut Aggregate,
         subject: &Subject,
         place: Place,
-    ) -> (Observation, Option<Window>) {
+    ) -> (Ended, Option<Window>) {
         let launcher = Arc::clone(&stage.launcher);
         let mut trial = Trial::prepare(stage, &launcher, subject, place).await;
         let scope = trial.scope();
@@ -71,13 +71,13 @@ impl Watching {
             None
         });
         mark(aggregate, &daemons, Membership::NONE);
-        let mut observation = trial.finish(stage).await;
+        let mut ended = trial.finish(stage).await;
         aggregate.detach();
         stage.probes = timeline;
-        if let (Err(error), Ok(_)) = (aggregate.forget(scope), &observation.outcome) {
-            observation.outcome = Err(format!("the probes can't forget it: {error:#}"));
+        if let (Err(error), Ok(_)) = (aggregate.forget(scope), &ended.observation.outcome) {
+            ended.observation.outcome = Err(format!("the probes can't forget it: {error:#}"));
         }
-        (observation, window)
+        (ended, window)
     }
 
     async fn window(

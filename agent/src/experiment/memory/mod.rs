@@ -10,13 +10,12 @@ mod summary;
 
 use super::{
     cold_start::Progress,
-    explain::explain,
     observation::Part,
+    rows,
     stage::{Stage, Subject},
 };
 pub use crate::steady::{ContentPart, ContentSummary};
 use crate::{
-    correlate::Names,
     host::clock::unix_ns,
     measure::{memory::fault, page_cache::CacheState},
     record::{Dataset, Manifest, Outcome, tables},
@@ -89,7 +88,6 @@ impl Memory {
         order.shuffle(&mut StdRng::seed_from_u64(self.seed));
         let mut summaries = Vec::new();
         let (mut position, mut failed) = (0, 0);
-        let mut names = Names::default();
         let fault_ns = fault::minor_fault_ns()?;
         for index in order {
             let subject = Subject {
@@ -101,9 +99,10 @@ impl Memory {
                 found: BTreeMap::new(),
             };
             let series = Series::new(self.together, subject, stage, run_directory, &mut dataset, progress, fault_ns);
-            let (mut observations, gathered) = series.run(&mut position).await?;
-            for observation in &mut observations {
-                explain(observation, &mut names).append(observation, &mut dataset)?;
+            let (ended, gathered) = series.run(&mut position).await?;
+            for ended in ended {
+                let (observation, explanation) = ended.explain(&mut stage.names);
+                rows::append(&observation, explanation, &mut dataset)?;
             }
             dataset.flush()?;
             let sandbox = self.sandboxes[index].name().to_owned();

@@ -4,7 +4,7 @@ use super::{Pages, Together, content, footprints, footprints::Moment, merging, s
 use crate::{
     experiment::{
         cold_start::Progress,
-        observation::Observation,
+        observation::Ended,
         stage::{Place, Stage, Subject},
         step::{Action, Figure, Taken},
         trial::Trial,
@@ -35,7 +35,7 @@ pub(in crate::experiment) struct Series<'a> {
     /// Those that were ready.
     trials: Vec<Trial>,
     /// What was seen of those that never were.
-    over: Vec<Observation>,
+    over: Vec<Ended>,
     /// At the last moment that was measured: position, from when to when, and size of each instance that ran.
     weighed: Vec<(u32, (u64, u64), u64)>,
     gathered: Gathered,
@@ -72,7 +72,7 @@ impl<'a> Series<'a> {
     ///
     /// # Errors
     /// When the dataset can't be written or the host's books can't be read; they are removed in any case.
-    pub(in crate::experiment) async fn run(mut self, position: &mut u32) -> Result<(Vec<Observation>, Gathered)> {
+    pub(in crate::experiment) async fn run(mut self, position: &mut u32) -> Result<(Vec<Ended>, Gathered)> {
         let outcome = self.start_and_measure(position).await;
         for mut trial in self.trials.drain(..) {
             let position = trial.observation().position;
@@ -82,8 +82,8 @@ impl<'a> Series<'a> {
             self.over.push(trial.remove().await);
         }
         outcome?;
-        self.over.sort_by_key(|observation| observation.position);
-        self.over.iter().for_each(|observation| self.gathered.ended(observation));
+        self.over.sort_by_key(|ended| ended.observation.position);
+        self.over.iter().for_each(|ended| self.gathered.ended(&ended.observation));
         Ok((self.over, self.gathered))
     }
 

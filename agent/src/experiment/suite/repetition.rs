@@ -6,12 +6,13 @@ use crate::{
         idle::Watching,
         kind::Method,
         memory::{Series, Together},
-        observation::{Observation, Part},
+        observation::{Ended, Part},
         perform::perform,
         stage::{Place, Stage, Subject},
         step::Step,
         trial::Trial,
     },
+    explain,
     host::quiescence,
     measure::{host_load, memory::fault},
     probe::Aggregate,
@@ -36,7 +37,7 @@ pub(super) struct Means<'a> {
 /// What came of a repetition.
 pub(super) struct Repeated {
     /// What was seen of each instance.
-    pub(super) observations: Vec<Observation>,
+    pub(super) ended: Vec<Ended>,
     /// What was counted while the only one was left alone, and how that was done.
     pub(super) window: Option<(Watching, Window)>,
 }
@@ -60,14 +61,14 @@ pub(super) async fn repeat(means: Means<'_>, cell: &Cell, position: u32, repetit
     let run_id = dataset.run_id().to_owned();
     match &cell.variant.method {
         Method::Ask(steps) => {
-            let observations = ask(plan, cell, stage, (&run_id, run_directory), &subject, position, steps).await?;
-            Ok(Repeated { observations, window: None })
+            let ended = ask(plan, cell, stage, (&run_id, run_directory), &subject, position, steps).await?;
+            Ok(Repeated { ended, window: None })
         }
         Method::Watch(watching) => {
             let aggregate = aggregate.context("the probes that count are not loaded")?;
             let place = Place::new(&run_id, run_directory, position)?;
-            let (observation, window) = watching.watch(stage, aggregate, &subject, place).await;
-            Ok(Repeated { observations: vec![observation], window: window.map(|window| (*watching, window)) })
+            let (ended, window) = watching.watch(stage, aggregate, &subject, place).await;
+            Ok(Repeated { ended: vec![ended], window: window.map(|window| (*watching, window)) })
         }
         Method::Gather(together) => gather(*together, subject, stage, run_directory, dataset, position).await,
     }
@@ -85,8 +86,8 @@ async fn gather(
     let fault_ns = fault::minor_fault_ns()?;
     let mut nobody = ();
     let series = Series::new(together, subject, stage, run_directory, dataset, &mut nobody, fault_ns);
-    let (observations, _) = series.run(&mut position).await?;
-    Ok(Repeated { observations, window: None })
+    let (ended, _) = series.run(&mut position).await?;
+    Ok(Repeated { ended, window: None })
 }
 
 /// Instances that are launched at once and then asked.
@@ -98,7 +99,7 @@ async fn ask(
     subject: &Subject,
     position: u32,
     steps: &[Step],
-) -> Result<Vec<Observation>> {
+) -> Result<Vec<Ended>> {
     let mut trials = Vec::new();
     for number in 0..cell.variant.instances {
         let place = Place::new(run_id, run_directory, position + number)?;
@@ -134,35 +135,32 @@ async fn ask(
         perform(trial, stage, steps, plan.client_cpus.as_ref(), cell.variant.instances == 1).await;
     }
     end_recording(&mut trials, stage);
-    let mut observations = Vec::new();
+    let mut ended = Vec::new();
     for trial in trials {
-        observations.push(trial.remove().await);
+        ended.push(trial.remove().await);
     }
-    Ok(observations)
+    Ok(ended)
 }
 
-/// Takes the one recording of all of them.
+/// Takes the one recording of all of them, and gives each what is its own.
 fn end_recording(trials: &mut [Trial], stage: &mut Stage) {
     let mut watched = Vec::new();
-    for trial in trials.iter_mut() {
+    for (place, trial) in trials.iter_mut().enumerate() {
         match trial.unwatch(stage) {
-            Ok(seen) => watched.push(seen),
-            Err(error) => {
-                trial.fail(&error);
-                watched.push(None);
-            }
+            Ok(seen) => watched.extend(seen.map(|seen| (place, seen))),
+            Err(error) => trial.fail(&error),
         }
     }
-    if watched.iter().all(Option::is_none) {
+    if watched.is_empty() {
         return;
     }
     match stage.end_recording() {
-        Ok(recording) => {
-            let recording = recording.map(Arc::new);
-            for (trial, seen) in trials.iter_mut().zip(watched) {
-                if let (Some(recording), Some(seen)) = (&recording, seen) {
-                    trial.keep(seen, Arc::clone(recording));
-                }
+        Ok(None) => {}
+        Ok(Some(recording)) => {
+            let sources: Vec<_> = watched.iter().map(|(_, seen)| seen.source()).collect();
+            let parts = explain::split(&recording, &sources);
+            for ((place, seen), part) in watched.into_iter().zip(parts) {
+                trials[place].keep(seen, part);
             }
         }
         Err(error) => trials.iter_mut().for_each(|trial| trial.fail(&error)),

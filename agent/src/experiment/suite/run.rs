@@ -7,18 +7,17 @@ use super::{
     repetition::{Means, Repeated, repeat},
 };
 use crate::{
-    correlate::Names,
     experiment::{
-        explain::{declare, explain},
         guests::Guests,
         kind::Method,
         memory,
-        observation::Observation,
+        observation::Ended,
+        rows::{self, declare},
         stage::Stage,
         step_rows,
     },
     host::clock::unix_ns,
-    probe::{Aggregate, ExitReasons},
+    probe::Aggregate,
     record::{Dataset, Manifest},
     sandbox::run_dir::RunDirectory,
     steady::Window,
@@ -45,7 +44,7 @@ pub trait SuiteProgress {
     /// A repetition is about to begin; so many are known to be left, this one included.
     fn begins(&mut self, cell: &CellKey, left: u64);
     /// A repetition is over.
-    fn ended(&mut self, observations: &[Observation]);
+    fn ended(&mut self, instances: &[Ended]);
 }
 
 impl Suite {
@@ -64,7 +63,6 @@ impl Suite {
     ) -> Result<SuiteSummary> {
         let Self { plan, seed, resumed, mut aggregate, guests } = self;
         declare_all(&mut dataset, &plan)?;
-        let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
         let Resumed { mut gathered, mut next_position, mut outcome } = resumed;
         'rounds: for round in 0.. {
             let todo = of_round(&plan, &gathered, seed, round);
@@ -80,22 +78,24 @@ impl Suite {
                 let of_cell = gathered.entry(key).or_default();
                 let aggregate = aggregate.as_mut();
                 let means = Means { plan: &plan, stage, aggregate, run_directory, dataset: &mut dataset };
-                let Repeated { mut observations, window } = repeat(means, cell, next_position, of_cell.next()).await?;
+                let Repeated { ended, window } = repeat(means, cell, next_position, of_cell.next()).await?;
                 if stage.interrupted.is_cancelled() {
                     // What was cut short is neither a failure nor a result.
                     break 'rounds;
                 }
                 next_position += cell.variant.instances;
-                progress.ended(&observations);
-                if let (Some((watching, window)), Some(of)) = (&window, observations.first()) {
-                    watching.append(window, of, &mut names, guests.of_sandbox(&of.sandbox), &mut dataset)?;
+                progress.ended(&ended);
+                if let (Some((watching, window)), Some(of)) = (&window, ended.first().map(|ended| &ended.observation)) {
+                    let guest = guests.of_sandbox(&of.sandbox);
+                    watching.append(window, of, &mut stage.names, guest, &mut dataset)?;
                 }
-                for observation in &mut observations {
-                    outcome.lost_events_count += observation.lost();
+                for ended in ended {
+                    let (observation, explanation) = ended.explain(&mut stage.names);
+                    outcome.lost_events_count += explanation.lost();
                     outcome.instances_count += 1;
                     outcome.failed_count += u32::from(observation.outcome.is_err());
-                    of_cell.add(observation, &step_rows::steps(observation));
-                    explain(observation, &mut names).append(observation, &mut dataset)?;
+                    of_cell.add(&observation, &step_rows::steps(&observation));
+                    rows::append(&observation, explanation, &mut dataset)?;
                 }
                 dataset.flush().context("the results so far are kept; what comes next can't be written")?;
             }

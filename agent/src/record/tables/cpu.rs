@@ -34,8 +34,9 @@ tables! {
         bucket_count: Vec<u64>,
     }
 
-    /// One row per thread: what it did with its life from the launch to the end of the recording, which is after the
-    /// first response. The bystanders that work for the sandbox (`launcher`, `client`, `dockerd`) are among them.
+    /// One row per thread: what it did with its life from the launch to the first step of the experiment, or where it has none, to the
+    /// end of the recording, which is after the first response. The bystanders that work for the sandbox (`launcher`, `client`,
+    /// `dockerd`) are among them.
     table sched = Sched of instance {
         /// The thread, as the host numbers it.
         tid: u32,
@@ -49,6 +50,10 @@ tables! {
         on_cpu_ns: u64,
         /// Part of it in its own code.
         user_ns: u64,
+        /// Part of it in page faults of that code; null in results of version 1, which have it in `user_ns`, as the next.
+        fault_ns: Option<u64>,
+        /// Part of it in interrupts and softirqs that came while that code ran.
+        interrupt_ns: Option<u64>,
         /// Part of it in system calls other than `KVM_RUN`.
         kernel_ns: u64,
         /// Part of it in the guest.
@@ -59,6 +64,8 @@ tables! {
         kvm_run_ns: u64,
         /// Time in which it could run but had no CPU.
         runnable_ns: u64,
+        /// The same, because the CPU limit of its cgroup was used up; null in results of version 1.
+        throttled_ns: Option<u64>,
         /// Time in which it waited for something else.
         blocked_ns: u64,
         /// How often it left a CPU.
@@ -73,7 +80,8 @@ tables! {
         migrations_count: u64,
     }
 
-    /// One row per thread of the sandbox or of a daemon, and cause: what woke it, how often, and how long it had waited.
+    /// One row per thread of the sandbox or of a daemon, and cause: what woke it, how often, and how long it had waited;
+    /// for a start in the same time as in `sched`.
     table wakeups = Wakeup of instance {
         /// The woken thread.
         tid: u32,
@@ -97,7 +105,7 @@ tables! {
         on_cpu_after_ns: Option<u64>,
     }
 
-    /// One row per role of the sandbox or of a daemon, and system call, from the launch to the end of the recording.
+    /// One row per role of the sandbox or of a daemon, and system call, in the same time as in `sched`.
     table syscalls = Syscall of instance {
         /// Role of the threads.
         role: String,

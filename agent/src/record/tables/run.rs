@@ -83,17 +83,26 @@ tables! {
         lost_events_count: u64,
         /// Part of `wall_ns` that no category of `attribution` claims.
         unattributed_ns: Option<u64>,
+        /// Events that were not seen and are inferred from others, such as a switch to a thread that later leaves the CPU: see `events`.
+        inferred_events_count: Option<u64>,
+        /// Times that the kernel skipped a run of a BPF program because another was at work on the CPU, while the instance was
+        /// recorded; what these would have written is missing, and counted nowhere else.
+        skipped_program_runs_count: Option<u64>,
         /// Further conditions of the instance, as JSON.
         conditions_json: String,
     }
 
-    /// One row per instance and kind of record: how many the probes had to write, and how many found no room.
+    /// One row per instance and kind of record: how many the probes had to write, how many of these found no room, and how many more
+    /// there must have been.
     table events = EventCount of instance {
         /// The record, such as `switch`.
         kind: String,
         /// Records that the probes had to write.
         seen_count: u64,
-        /// Those of them for which the buffer had no room.
+        /// Those of them for which the buffer had no room, those that may be another instance's included.
         lost_count: u64,
+        /// Events that were not seen at all, neither written nor lost, but must have happened: a thread that leaves a CPU has got it
+        /// before, and one that goes on after a wait was woken. Null where that can't be told, as in results of version 1.
+        inferred_count: Option<u64>,
     }
 }

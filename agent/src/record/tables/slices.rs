@@ -4,8 +4,8 @@
 use crate::record::table::tables;
 
 tables! {
-    /// One row per stretch of wall time that has one phase and one category of `attribution`: the account in order. The
-    /// rows of an instance follow each other without gaps from the launch to the first response.
+    /// One row per stretch of the critical path: `attribution` in order. The rows of an instance follow each other without gaps from the
+    /// launch to the first response.
     table attribution_slices = AttributionSlice of instance {
         /// When it began.
         start_ns: i64,
@@ -15,8 +15,14 @@ tables! {
         phase: String,
         /// What the time was spent on, as in `attribution`.
         category: String,
-        /// Role of the task that it is charged to, as in `attribution`.
+        /// Role of the thread on the path, as in `attribution`.
         role: Option<String>,
+        /// Number of that thread, as in `thread_slices`.
+        thread: Option<u32>,
+        /// The system call, or `page fault`, as in `attribution`.
+        syscall: Option<String>,
+        /// What that call is about, as in `attribution`.
+        object: Option<String>,
         /// More on it, as in `attribution`.
         detail: Option<String>,
     }
@@ -40,10 +46,12 @@ tables! {
         start_ns: i64,
         /// When it ended.
         end_ns: i64,
-        /// `guest`, `exit`, `kvm_run`, `user`, `kernel`, `runnable` or `blocked`, as in `sched`.
+        /// `guest`, `exit`, `kvm_run`, `user`, `fault`, `interrupt`, `kernel`, `runnable`, `throttled` or `blocked`, as in `sched`.
         category: String,
         /// Reason of the exit, or the system call in which it works or waits.
         detail: Option<String>,
+        /// What that call is about, as in `attribution`.
+        object: Option<String>,
     }
 
     /// One row per stretch of a vCPU's life in one state, from its first run on. The rows of a vCPU follow each other

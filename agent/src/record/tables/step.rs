@@ -93,8 +93,9 @@ tables! {
     table activity = Activity of instance {
         /// The step, as in `steps`.
         step: u32,
-        /// `guest`, `exit_handling`, `kvm_run`, `user`, `kernel`, `runnable`, `blocked` (time of threads, which adds up to their
-        /// lives in the window), `exit`, `wakeup`, `syscall`, `fault`, `block_read`, `block_write`.
+        /// `guest`, `exit_handling`, `kvm_run`, `user`, `fault_handling`, `interrupt_handling`, `kernel`, `runnable`, `throttled`,
+        /// `blocked` (time of threads, which adds up to their lives in the window), `exit`, `wakeup`, `syscall`, `fault`, `block_read`,
+        /// `block_write`.
         kind: String,
         /// Role of the threads.
         role: Option<String>,

@@ -28,19 +28,75 @@ tables! {
         time_ns: u64,
     }
 
-    /// One row per phase and category: where the wall time went. Each nanosecond is in exactly one row, so that the
-    /// rows of a phase add up to it, and those of an instance to its `wall_ns`.
+    /// One row per phase, thread and what the time was spent on: the critical path from the launch to the first response, summed up.
+    /// Each nanosecond is in exactly one row, so that the rows of a phase add up to it, and those of an instance to its `wall_ns`.
+    /// docs/account.md explains the path.
     table attribution = Attribution of instance {
         /// Name of the phase, as in `phases`.
         phase: String,
-        /// What the time was spent on; `unattributed` where that is not known.
+        /// What the time was spent on: `guest`, `exit` (handling of VM exits), `kvm_run` (either of these, where the host does not
+        /// tell), `user`, `fault` (page faults of user code), `interrupt` (interrupts and softirqs that came while user code ran),
+        /// `kernel` (system calls), `runnable` (ready, without a CPU), `throttled` (kept from a CPU by a CPU limit), or a wait for what
+        /// nobody of the sandbox brought about: `block_io`, `rcu` (a grace period), `timer`, `network`, `device`, `outside` (somebody
+        /// outside of the sandbox); `unattributed` where that is not known.
         category: String,
-        /// Role of the task that it is charged to, such as `runtime` or `vmm`.
+        /// Role of the thread on the path, such as `runtime`, `vmm` or `client`.
         role: Option<String>,
-        /// More on it, such as the reason of the exit or the system call.
+        /// Number of that thread within the instance, as in `thread_slices`.
+        thread: Option<u32>,
+        /// The system call, or `page fault`, in which it works or waits.
+        syscall: Option<String>,
+        /// What that call is about: a file, a socket, a pipe, or the child that is waited for; null for calls below 50 µs, and those that
+        /// are about nothing.
+        object: Option<String>,
+        /// More: the reason of the exit, the function of the timer, the device, who had the CPU or ended the wait.
         detail: Option<String>,
         /// How long that took.
         time_ns: u64,
+    }
+
+    /// One row per instance and part of its critical path that takes more than 1 % of it, and per category that does: what the start
+    /// would have saved if that had taken no time. Predicted by a replay of the recorded dependencies between threads, so that what
+    /// would be waited for instead is taken into account; savings of several rows do not add up.
+    table savings = Saving of instance {
+        /// What is taken away, as in `attribution`.
+        category: String,
+        /// Role of the threads; null: everything of the category, whoever it is.
+        role: Option<String>,
+        /// The system call, or `page fault`.
+        syscall: Option<String>,
+        /// What that call is about.
+        object: Option<String>,
+        /// More, as in `attribution`; only for exits.
+        detail: Option<String>,
+        /// Its time on the critical path.
+        time_ns: u64,
+        /// By how much the first response would have come earlier.
+        saves_ns: u64,
+    }
+
+    /// One row per program that the sandbox executed while it started, in order.
+    table executions = Execution of instance {
+        /// The process, as the host numbers it.
+        tgid: u32,
+        /// The process that made it; null where that was not seen.
+        parent_tgid: Option<u32>,
+        /// Role of that process at that time.
+        parent_role: Option<String>,
+        /// Role of the process from then on.
+        role: String,
+        /// The executed file, as it was given.
+        program: String,
+        /// Its arguments, the program's own name first, joined by spaces; the first 256 bytes.
+        arguments: String,
+        /// When it was executed.
+        start_ns: i64,
+        /// When the process ended or executed something else; null if it had not until the end of the recording.
+        end_ns: Option<i64>,
+        /// CPU time of its threads between launch and first response.
+        cpu_ns: u64,
+        /// Time that they are on the critical path.
+        path_ns: u64,
     }
 
     /// One row per request of the client.

@@ -181,7 +181,7 @@ fn sandbox_section(
 }
 
 /// Lines of an account: share, mean per instance, and what.
-type Lines = Vec<(f64, f64, crate::diagnose::Who)>;
+type Lines = Vec<(f64, f64, crate::results::PathElement)>;
 
 /// Time by category, and line by line; nothing where nothing was explained.
 fn account(case: &Case, groups: &[&Group]) -> Result<Option<(Vec<Part>, Lines)>, Error> {

@@ -1,7 +1,7 @@
 //! What the host did for an instance in the window of a step: the records of that very window, summed.
 
 use crate::{
-    correlate::{Histories, Names, Phase, calls, exits, faults, threads, wakeups},
+    correlate::{Phase, View, calls, exits, faults, threads, wakeups},
     probe::{Record, device_name},
     record::tables,
 };
@@ -35,42 +35,41 @@ impl Sums {
     }
 }
 
-/// The activity in `window` of the instance with this scope.
-pub(super) fn activity(
-    records: &[Record],
-    scope: u16,
-    histories: &Histories,
-    names: &Names,
-    step: u32,
-    window: &Range<u64>,
-) -> Vec<tables::Activity> {
+/// The activity of the instance in `window`.
+pub(super) fn activity(view: &View<'_>, step: u32, window: &Range<u64>) -> Vec<tables::Activity> {
+    let histories = view.histories;
+    let word = |text| histories.texts.get(text).to_owned();
     let mut sums = Sums::default();
     let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(window.start, window.end)).collect();
-    for ((task, spans), totals) in histories.tasks.iter().zip(&spans).zip(threads(histories, &spans)) {
+    for ((task, spans), totals) in histories.tasks.iter().zip(&spans).zip(threads(histories, &spans, window)) {
         let times = [
             ("guest", totals.guest_ns),
             ("exit_handling", totals.exit_ns),
             ("kvm_run", totals.kvm_run_ns),
             ("user", totals.user_ns),
+            ("fault_handling", totals.fault_ns),
+            ("interrupt_handling", totals.interrupt_ns),
             ("kernel", totals.kernel_ns),
             ("runnable", totals.runnable_ns),
+            ("throttled", totals.throttled_ns),
             ("blocked", totals.blocked_ns),
         ];
         let role = spans.first().map_or(task.role(), |span| task.role_at(span.start_ns));
         for (kind, time_ns) in times.into_iter().filter(|&(_, time_ns)| time_ns > 0) {
             // Counted are threads.
-            sums.add((kind, Some(role.to_owned()), None), 1, Some(time_ns), None);
+            sums.add((kind, Some(word(role)), None), 1, Some(time_ns), None);
         }
     }
-    for wakeup in wakeups(histories, &spans) {
-        let by = if wakeup.cause == "task" { &wakeup.waker } else { &wakeup.detail };
-        let detail = format!("{} {by}", wakeup.cause);
-        sums.add(("wakeup", Some(wakeup.role), Some(detail)), wakeup.count, Some(wakeup.waited_ns), None);
+    for count in wakeups(histories, &spans) {
+        let cause = count.wake.cause;
+        let by = cause.detail(view.names).unwrap_or_else(|| word(count.wake.running.who));
+        let detail = format!("{} {by}", cause.kind());
+        sums.add(("wakeup", Some(word(count.role)), Some(detail)), count.count, Some(count.waited_ns), None);
     }
     for call in calls(histories, &spans, window) {
-        sums.add(("syscall", Some(call.role), Some(call.call)), call.count, Some(call.time_ns), None);
+        sums.add(("syscall", Some(word(call.role)), Some(call.called.name())), call.count, Some(call.time_ns), None);
     }
-    for exit in exits(records, scope, histories, names, window) {
+    for exit in exits(view, window) {
         let detail = format!("{} {} {}", exit.source, exit.reason, exit.detail.unwrap_or_default());
         let key = ("exit", Some(format!("vcpu {}", exit.vcpu)), Some(detail.trim_end().to_owned()));
         sums.add(key, exit.count, exit.time_ns, None);
@@ -85,15 +84,13 @@ pub(super) fn activity(
             ("unknown", fault.faults.unknown),
         ];
         for (access, count) in by_access.into_iter().filter(|&(_, count)| count > 0) {
-            sums.add(("fault", Some(fault.role.clone()), Some(access.to_owned())), count.into(), None, None);
+            sums.add(("fault", Some(word(fault.role)), Some(access.to_owned())), count.into(), None, None);
         }
     }
-    let within = |record: &&Record| record.concerns(scope) && window.contains(&record.header().at_ns);
-    for record in records.iter().filter(within) {
+    for record in view.records.iter().filter(|record| window.contains(&record.header().at_ns)) {
         let Record::Block(block) = record else { continue };
         let kind = if block.header.flags == 1 { "block_write" } else { "block_read" };
-        let lives = |task: &&crate::correlate::History| task.tid == block.header.tid && task.lives_at(block.queued_ns);
-        let role = histories.tasks.iter().find(lives).map(|task| task.role_at(block.queued_ns).to_owned());
+        let role = histories.task_at(block.header.tid, block.queued_ns).map(|task| word(task.role_at(block.queued_ns)));
         let time_ns = block.header.at_ns.saturating_sub(block.queued_ns);
         sums.add((kind, role, Some(device_name(block.device))), 1, Some(time_ns), Some(block.bytes.into()));
     }

@@ -1,0 +1,1 @@
+//! Written-down recordings and the rows that must come of them.

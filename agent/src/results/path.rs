@@ -1,0 +1,170 @@
+//! Elements of the critical path as people speak of them: the rows of `attribution`, added up over threads, phases and instances.
+
+use crate::record::tables::{Attribution, AttributionSlice, Saving};
+
+/// What time on the critical path was spent on, whichever thread and instance it was. Objects that differ in their folders alone, as
+/// the cgroup files of instances do, are one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathElement {
+    /// Category, as in `attribution`.
+    pub category: String,
+    /// Role of the threads.
+    pub role: Option<String>,
+    /// System call, or `page fault`.
+    pub syscall: Option<String>,
+    /// What that is about, without its folders.
+    pub object: Option<String>,
+    /// More.
+    pub detail: Option<String>,
+}
+
+impl PathElement {
+    /// What a row of `attribution` is about.
+    pub fn of(row: &Attribution) -> Self {
+        Self {
+            category: row.category.clone(),
+            role: row.role.clone(),
+            syscall: row.syscall.clone(),
+            object: row.object.as_deref().map(without_folders),
+            detail: row.detail.clone(),
+        }
+    }
+
+    /// What a row of `attribution_slices` is about.
+    pub fn of_slice(row: &AttributionSlice) -> Self {
+        Self {
+            category: row.category.clone(),
+            role: row.role.clone(),
+            syscall: row.syscall.clone(),
+            object: row.object.as_deref().map(without_folders),
+            detail: row.detail.clone(),
+        }
+    }
+
+    /// What a row of `savings` takes away.
+    pub fn of_saving(row: &Saving) -> Self {
+        Self {
+            category: row.category.clone(),
+            role: row.role.clone(),
+            syscall: row.syscall.clone(),
+            object: row.object.as_deref().map(without_folders),
+            detail: row.detail.clone(),
+        }
+    }
+
+    /// The same as the table `savings` has it: without who had the CPU, and which timer it was.
+    #[must_use]
+    pub fn removable(&self) -> Self {
+        let detail = self.detail.clone().filter(|_| self.category == "exit");
+        Self { detail, ..self.clone() }
+    }
+
+    /// The call with what it is about, such as `write(…/cgroup.procs)`.
+    pub fn call(&self) -> Option<String> {
+        let call = self.syscall.as_deref()?;
+        Some(match &self.object {
+            _ if call == "page fault" => "a page fault".to_owned(),
+            Some(object) => format!("{call}({object})"),
+            None => call.to_owned(),
+        })
+    }
+
+    /// What the time was spent on, in words, without who spent it.
+    pub fn what(&self) -> String {
+        let place = self.call().map_or(String::new(), |call| format!(" in {call}"));
+        let detail = || self.detail.as_deref().unwrap_or("something");
+        match self.category.as_str() {
+            "guest" => "guest code".to_owned(),
+            "exit" => format!("handling VM exits ({})", detail()),
+            "kvm_run" => "guest code or the handling of its exits".to_owned(),
+            "user" => "own code".to_owned(),
+            "fault" => "page faults of own code".to_owned(),
+            "interrupt" => "interrupts during own code".to_owned(),
+            "kernel" => format!("kernel{place}"),
+            "runnable" => match self.detail.as_deref() {
+                None => "runnable but not running".to_owned(),
+                Some("idle CPU") => "runnable but not running, while an idle CPU woke up".to_owned(),
+                Some(who) => format!("runnable but not running, while {who} had the CPU"),
+            },
+            "throttled" => "throttled by its CPU limit".to_owned(),
+            "block_io" => format!("waiting for a disk ({}){place}", detail()),
+            "rcu" => format!("waiting for an RCU grace period{place}"),
+            "timer" => format!("sleeping on a timer{place}"),
+            "network" => format!("waiting for a packet{place}"),
+            "device" => format!("waiting for {}{place}", detail()),
+            "outside" => format!("waiting for {}, outside the sandbox{place}", detail()),
+            "unattributed" => match &self.detail {
+                Some(why) => format!("not explained: {why}"),
+                None => "not explained".to_owned(),
+            },
+            other => format!("{other}{place}"),
+        }
+    }
+
+    /// Who spent the time on what, in words.
+    pub fn words(&self) -> String {
+        match &self.role {
+            Some(role) => format!("{role}: {}", self.what()),
+            None => self.what(),
+        }
+    }
+
+    /// As the key of an evidence.
+    pub fn key(&self) -> String {
+        let part = |name: &str, value: &Option<String>| {
+            value.as_ref().map_or_else(String::new, |value| format!(" {name}={value}"))
+        };
+        format!(
+            "category={}{}{}{}{}",
+            self.category,
+            part("role", &self.role),
+            part("syscall", &self.syscall),
+            part("object", &self.object),
+            part("detail", &self.detail)
+        )
+    }
+}
+
+/// `cgroup:/sandscope/a1b2/cgroup.procs` becomes `…/cgroup.procs`: the folders are an instance's own. What is no path stays as it is.
+pub fn without_folders(object: &str) -> String {
+    // Sockets and the like have no path, or one that all instances share.
+    let is_path = !object.starts_with("socket ") && !object.starts_with("child ");
+    match object.rsplit_once('/').filter(|_| is_path) {
+        Some((folders, name)) if !folders.is_empty() && !name.is_empty() => format!("…/{name}"),
+        _ => object.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_told_as_an_engineer_would_tell_them() {
+        let element = |category: &str, syscall: Option<&str>, object: Option<&str>, detail: Option<&str>| PathElement {
+            category: category.to_owned(),
+            role: Some("runtime".to_owned()),
+            syscall: syscall.map(str::to_owned),
+            object: object.map(without_folders),
+            detail: detail.map(str::to_owned),
+        };
+        let rcu = element("rcu", Some("write"), Some("cgroup:/a/b/cgroup.procs"), Some("rcu_preempt"));
+        assert_eq!(rcu.words(), "runtime: waiting for an RCU grace period in write(…/cgroup.procs)");
+        let queue = element("runnable", None, None, Some("stress-ng"));
+        assert_eq!(queue.words(), "runtime: runnable but not running, while stress-ng had the CPU");
+        assert_eq!(element("kernel", Some("execve"), None, None).words(), "runtime: kernel in execve");
+        assert_eq!(
+            element("block_io", Some("page fault"), None, Some("device 8:0")).what(),
+            "waiting for a disk (device 8:0) in a page fault"
+        );
+        assert_eq!(queue.removable().detail, None);
+        assert_eq!(rcu.key(), "category=rcu role=runtime syscall=write object=…/cgroup.procs detail=rcu_preempt");
+    }
+
+    #[test]
+    fn only_folders_are_left_out() {
+        let kept = ["pipe", "/hosts", "socket unix /run/containerd/containerd.sock", "child runc init"];
+        assert_eq!(kept.map(without_folders), kept);
+        assert_eq!(without_folders("…/a/b"), "…/b");
+    }
+}
