@@ -6,6 +6,7 @@ mod common;
 
 use common::dataset::{Row, rows, sum};
 use sandscope::{
+    correlate::Names,
     experiment::{Arms, Observation, Stage, Timelines, cold_start::ColdStart, cold_start::Progress},
     measure::page_cache::CacheState,
     probe::{Options, Probes},
@@ -188,6 +189,7 @@ fn run_floor(out: &Path, base: &Path, probes: Probes, counts: Counts) {
     let mut stage = Stage {
         launcher: Arc::new(Launcher::spawn().expect("a thread")),
         probes: Some(probes),
+        names: Names::of_running_kernel(),
         network: network::Mode::Private,
         resources: Resources::default(),
         cpus: None,

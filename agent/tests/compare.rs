@@ -38,6 +38,7 @@ fn instance(sandbox: &str, position: u32, wall_ns: Option<u64>) -> Instance {
         lost_events_count: 0,
         unattributed_ns: None,
         conditions_json: "{}".to_owned(),
+        ..Instance::default()
     }
 }
 
@@ -56,9 +57,8 @@ fn a_run(out: &Path, seed: u64, count: u32, kernel: &str, sandboxes: &[(&str, f6
                 let share = |category: &str, time_ns| Attribution {
                     phase: "runtime".to_owned(),
                     category: category.to_owned(),
-                    role: None,
-                    detail: None,
                     time_ns,
+                    ..Attribution::default()
                 };
                 dataset.append(&id, [share("user", wall_ns / 2), share("kernel", wall_ns - wall_ns / 2)]).unwrap();
             }

@@ -10,14 +10,14 @@ mod common;
 use common::{aggregate, probes, spawn_in_scope, spawn_marked};
 use sandscope::{
     correlate::{
-        Bystander, Category, Duty, ExitCount, Histories, History, Names, Phase, Span, ThreadTotals, attribute, exits,
-        threads,
+        Bystander, Category, Duty, Element, ExitCount, Graph, Histories, History, Names, Source, Span, ThreadTotals,
+        View, exits, threads,
     },
-    probe::{ExitReasons, Limits, Options, Probes, Record, Recording},
-    sandbox::RoleRule,
+    probe::{Limits, Options, Probes, Record, Recording},
+    role::RoleRule,
     testing::skip,
 };
-use sandscope_ebpf::sums::Source;
+use sandscope_ebpf::sums;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,6 @@ struct Observed {
     totals: Vec<ThreadTotals>,
     names: Names,
     start_ns: u64,
-    end_ns: u64,
     /// What the floor says of itself.
     report: Value,
 }
@@ -84,21 +83,23 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
     assert!(output.status.success(), "{options}: {}: {errors}", output.status);
     let report = serde_json::from_str(&errors).unwrap();
     let recording = probes.take().unwrap();
-    assert_eq!(recording.lost(), 0);
+    assert_eq!(recording.lost.all(), 0);
     if !recording.records.iter().any(|record| matches!(record, Record::KvmExit(_))) {
         skip(test, "kvm-exits", "this host's KVM does not trace exits");
         return None;
     }
     let end_ns = recording.records.last().unwrap().header().at_ns;
-    let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
+    let mut names = Names::of_running_kernel();
     names.learn(&recording.records);
     let bystanders =
-        [Bystander { tid: launcher, role: "launcher".to_owned(), duty: Duty::Acts, until_ns: Some(spawned_ns) }];
-    let histories = Histories::of(&recording.records, SCOPE, &bystanders, RULES, &names);
+        vec![Bystander { tid: launcher, role: "launcher".to_owned(), duty: Duty::Acts, until_ns: Some(spawned_ns) }];
+    let source = Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: probes.untimed_fault_ns() };
+    let histories = Histories::of(&recording.records, source, &[]);
     let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
-    let exits = exits(&recording.records, SCOPE, &histories, &names, &(0..u64::MAX));
-    let totals = threads(&histories, &spans);
-    Some(Observed { recording, histories, spans, exits, totals, names, start_ns, end_ns, report })
+    let view = View { records: &recording.records, histories: &histories, names: &names };
+    let exits = exits(&view, &(0..u64::MAX));
+    let totals = threads(&histories, &spans, &(start_ns..end_ns));
+    Some(Observed { recording, histories, spans, exits, totals, names, start_ns, report })
 }
 
 impl Observed {
@@ -208,7 +209,7 @@ fn the_sums_of_all_reasons_are_as_many_exits_as_kvm_counts() {
     sums.detach();
     let report: Value = serde_json::from_slice(&output.stderr).unwrap();
     let snapshot = sums.snapshot(SCOPE).unwrap();
-    let of_guest = snapshot.exits.values().filter(|exits| exits.source == Source::Exit as u32);
+    let of_guest = snapshot.exits.values().filter(|exits| exits.source == sums::Source::Exit as u32);
     let counted: u64 = of_guest.map(|exits| exits.count).sum();
     let by_kvm = report["vcpu_stats"]["exits"].as_u64().unwrap_or_else(|| panic!("{report}"));
     // An exit after which the guest never goes on, such as its last, is in no sum.
@@ -305,17 +306,19 @@ fn exits_carry_the_address_of_the_guest() {
 fn the_account_of_wall_time_tells_guest_from_exits() {
     const TEST: &str = "the_account_of_wall_time_tells_guest_from_exits";
     let Some(seen) = observe(TEST, "--pio 1000 --spin 20000000") else { return };
-    let phases = [Phase { name: "all", start_ns: seen.start_ns, end_ns: seen.end_ns }];
-    let shares = attribute(&seen.histories, &seen.spans, &seen.recording.records, &phases, &seen.names).shares;
-    let wall_ns = seen.end_ns - seen.start_ns;
-    assert_eq!(shares.iter().map(|share| share.time_ns).sum::<u64>(), wall_ns);
-    let of = |category| shares.iter().filter(|s| s.category == category).map(|s| s.time_ns).sum::<u64>();
-    let (_, totals) = seen.vcpu();
-    // There is one vCPU, and nothing takes precedence over its guest; exit handling comes second.
-    assert_eq!(of(Category::Guest), totals.guest_ns, "{shares:?}");
-    assert_eq!(of(Category::Exit), totals.exit_ns, "{shares:?}");
-    let io = shares.iter().filter(|share| share.category == Category::Exit);
-    let io: u64 = io.filter(|s| s.detail.as_deref().is_some_and(|d| IO.contains(&d))).map(|s| s.time_ns).sum();
-    assert!(io > 0, "{shares:?}");
-    assert!(of(Category::Unattributed) * 20 <= wall_ns, "{shares:?}");
+    // The life of the vCPU's thread is the path to its end.
+    let (vcpu, totals) = seen.vcpu();
+    let place = seen.histories.tasks.iter().position(|task| task.tid == vcpu.tid).unwrap();
+    let end_ns = seen.spans[place].last().unwrap().end_ns;
+    let graph = Graph::of(&seen.histories, &seen.recording.records, &seen.names, seen.start_ns, end_ns);
+    let path = graph.path(vcpu.tid);
+    assert_eq!(path.iter().map(Element::time_ns).sum::<u64>(), end_ns - seen.start_ns);
+    let of = |category| path.iter().filter(|part| part.charge.category == category).map(Element::time_ns).sum::<u64>();
+    assert_eq!(of(Category::Guest), totals.guest_ns);
+    assert_eq!(of(Category::Exit), totals.exit_ns);
+    let reason = |part: &Element| part.charge.detail_text(&seen.histories.texts, &seen.names).unwrap_or_default();
+    let io = path.iter().filter(|part| part.charge.category == Category::Exit && IO.contains(&reason(part).as_str()));
+    assert!(io.map(Element::time_ns).sum::<u64>() * 10 > totals.exit_ns * 5);
+    assert!(of(Category::Guest) > 0);
+    assert_eq!(of(Category::Unattributed), 0);
 }

@@ -14,7 +14,7 @@ use sandscope::{
     probe::{DeviceCounts, Options, Pickups, Probes, Record, Recording},
     sandbox::network::{Private, TAP},
 };
-use sandscope_ebpf::event::Direction;
+use sandscope_ebpf::event::{Direction, Kind};
 use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -28,6 +28,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
+use syscalls::Sysno;
 
 /// A scope number that means nothing else.
 const SCOPE: u16 = 7;
@@ -52,7 +53,7 @@ fn nothing_outside_the_scope_is_recorded() {
     Command::new("true").status().unwrap();
     let recording = probes.take().unwrap();
     assert_eq!(recording.records.len(), 0, "{:?}", recording.records.first());
-    assert_eq!(recording.counters.seen.iter().sum::<u64>(), 0);
+    assert_eq!(recording.lost.all(), 0);
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn a_process_is_followed_from_exec_to_exit_with_its_children() {
     let tasks: BTreeSet<u32> = execs.iter().map(|exec| exec.0).collect();
     let exits = count(&recording, |record| matches!(record, Record::Exit(_)));
     assert_eq!((tasks.len(), exits), (3, 3));
-    assert_eq!(recording.lost(), 0);
+    assert_eq!(recording.lost.all(), 0);
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn first_touches_are_page_faults() {
             .records
             .iter()
             .filter_map(|record| match record {
-                Record::Switch(switch) if switch.header.scope == SCOPE => Some(switch.faults),
+                Record::Traps(traps) if traps.header.scope == SCOPE => Some(traps.faults),
                 _ => None,
             })
             .map(|faults| faults.write + faults.unknown)
@@ -178,10 +179,13 @@ fn a_full_ring_loses_records_and_counts_them() {
     assert!(status.success());
     probes.detach();
     let recording = probes.take().unwrap();
-    assert!(recording.lost() > 0);
-    let seen: u64 = recording.counters.seen.iter().sum();
-    assert_eq!(recording.records.len() as u64 + recording.lost(), seen);
-    assert!(seen > 20_000);
+    let is_call = |record: &Record| matches!(record, Record::Syscall(call) if call.number == Sysno::getppid.id());
+    let kept = count(&recording, is_call) as u64;
+    let lost = recording.lost.of(SCOPE, Kind::Syscall);
+    assert!(lost > 0 && recording.lost.all() >= lost);
+    // The others are those by which the program starts and ends.
+    assert!((20_000..20_500).contains(&(kept + lost)), "{kept} kept, {lost} lost");
+    assert_eq!(recording.lost.of(SCOPE + 1, Kind::Syscall), 0, "they are nobody else's: {:?}", recording.lost);
 }
 
 #[test]
@@ -231,7 +235,7 @@ fn n_cold_pages_are_n_pages_from_the_disk() {
     assert_eq!((written.made_by_writes, written.missed_by_reads), (WRITTEN, 0), "{written:?}");
     probes.detach();
     let recording = probes.take().unwrap();
-    assert_eq!(recording.lost(), 0);
+    assert_eq!(recording.lost.all(), 0);
     // The file system may read something for itself meanwhile, and a page of the program may be cold.
     let places = sectors_of(&path, bytes);
     let requests: Vec<_> = recording

@@ -88,6 +88,7 @@ fn instance(position: u32, error: Option<&str>) -> Instance {
         lost_events_count: 0,
         unattributed_ns: None,
         conditions_json: "{}".to_owned(),
+        ..Instance::default()
     }
 }
 

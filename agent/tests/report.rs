@@ -45,6 +45,7 @@ fn instance(sandbox: &str, position: u32, error: Option<&str>) -> Instance {
         lost_events_count: u64::from(position == 0),
         unattributed_ns: Some(0),
         conditions_json: "{}".to_owned(),
+        ..Instance::default()
     }
 }
 
@@ -71,6 +72,7 @@ fn a_run(out: &Path) {
                     role: Some("runtime".to_owned()),
                     detail: Some(detail.to_owned()),
                     time_ns,
+                    ..Attribution::default()
                 };
                 let (spawn, runtime) = (wall_ns / 40, wall_ns * 9 / 10);
                 let phases = [("spawn", 0, spawn), ("runtime", spawn, runtime), ("response", runtime, wall_ns)];
@@ -80,7 +82,17 @@ fn a_run(out: &Path) {
                     [share("user", "", half), share("kernel", HOSTILE, half / 2), share("outside", "x", half / 3)];
                 dataset.append(&id, shares).unwrap();
                 let lost_count = row.lost_events_count;
-                dataset.append(&id, [EventCount { kind: "switch".to_owned(), seen_count: 900, lost_count }]).unwrap();
+                dataset
+                    .append(
+                        &id,
+                        [EventCount {
+                            kind: "switch".to_owned(),
+                            seen_count: 900,
+                            lost_count,
+                            inferred_count: Some(0),
+                        }],
+                    )
+                    .unwrap();
             }
             dataset.append(&id, [row]).unwrap();
         }

@@ -1,15 +1,15 @@
 //! Written-down recordings with known accounts, and random ones that must add up.
 
 use super::{
-    Bystander, Category, Duty, Histories, Names, Phase, Share, Span, ThreadTotals, attribute, calls, exits, file_calls,
-    flows, states, threads, vcpu_slices, wakeups,
+    Activity, Bystander, Called, Category, Detail, Duty, Element, Graph, Histories, Missing, Names, Saving, Source,
+    Span, Text, ThreadTotals, View, calls, exits, file_calls, flows, threads, vcpu_slices, wakeups,
 };
-use crate::{probe::Record, sandbox::RoleRule};
+use crate::{probe::Record, role::RoleRule};
 use bytemuck::Zeroable;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sandscope_ebpf::event::{
-    Block, Exec, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, NO_SYSCALL, Switch, Syscall, TaskNew, Wake,
-    WakeCause,
+    Block, Exec, Faults, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, NO_SYSCALL, Object, ObjectKind,
+    PAGE_FAULT, Switch, Syscall, THROTTLED, TaskNew, Traps, Wake, WakeCause,
 };
 use sandscope_ebpf::map::FileUse;
 
@@ -23,6 +23,9 @@ const DAEMON: u32 = 40;
 const CONSOLE: u32 = 50;
 /// Some thread outside.
 const STRANGER: u32 = 99;
+/// Numbers of system calls on x86-64, and on other architectures of calls that do not send anything.
+const READ: i32 = 0;
+const WAIT: i32 = 61;
 const INTERRUPTIBLE: u32 = 1;
 const UNINTERRUPTIBLE: u32 = 2;
 const DEAD: u32 = 0x80;
@@ -40,6 +43,13 @@ fn header(at_ns: u64, tid: u32, kind: Kind) -> Header {
 
 fn new_task(at_ns: u64, parent: u32, child_tid: u32) -> Record {
     Record::TaskNew(TaskNew { header: header(at_ns, parent, Kind::TaskNew), child_tid, ..TaskNew::zeroed() })
+}
+
+/// A thread of the same process.
+fn new_thread(at_ns: u64, parent: u32, child_tid: u32) -> Record {
+    const CLONE_THREAD: u64 = 0x10000;
+    let header = header(at_ns, parent, Kind::TaskNew);
+    Record::TaskNew(TaskNew { header, child_tid, clone_flags: CLONE_THREAD, tgid: parent })
 }
 
 fn exec(at_ns: u64, tid: u32, args: &[u8]) -> Record {
@@ -75,34 +85,120 @@ fn syscall(since_ns: u64, at_ns: u64, tid: u32, number: i32, arg: u64) -> Record
     Record::Syscall(Syscall { header, since_ns, arg, number, ..Syscall::zeroed() })
 }
 
-fn histories(records: &[Record]) -> Histories {
+/// The same, in a system call.
+fn leaves_in(call: i32, since_ns: u64, record: Record) -> Record {
+    let Record::Switch(mut switch) = record else { panic!("a switch") };
+    (switch.syscall, switch.syscall_since_ns) = (call, since_ns);
+    Record::Switch(switch)
+}
+
+/// The same, with the CPU time that the leaving task has had.
+fn having_run(exec_ns: u64, record: Record) -> Record {
+    let Record::Switch(mut switch) = record else { panic!("a switch") };
+    switch.prev_exec_ns = exec_ns;
+    Record::Switch(switch)
+}
+
+/// A task is woken by another one in scope.
+fn wakes(at_ns: u64, waker: u32, tid: u32) -> Record {
+    let Record::Wake(mut wake) = wake(at_ns, tid, WakeCause::Task, 0, b"x") else { panic!("a wake-up") };
+    (wake.waker_tid, wake.waker_scope) = (waker, SCOPE);
+    Record::Wake(wake)
+}
+
+/// A packet arrives, while a task in scope has the CPU.
+fn packet(at_ns: u64, tid: u32, running: u32) -> Record {
+    let Record::Wake(mut wake) = wake(at_ns, tid, WakeCause::Softirq, 3, b"x") else { panic!("a wake-up") };
+    (wake.waker_tid, wake.waker_scope) = (running, SCOPE);
+    Record::Wake(wake)
+}
+
+fn source() -> Source {
     let bystander = |tid, role: &str, duty| Bystander { tid, role: role.to_owned(), duty, until_ns: None };
-    let bystanders = [
+    let bystanders = vec![
         bystander(LAUNCHER, "launcher", Duty::Acts),
         bystander(DAEMON, "daemon", Duty::Serves),
         bystander(CONSOLE, "console", Duty::Listens),
     ];
-    Histories::of(records, SCOPE, &bystanders, RULES, &Names::default())
+    Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: 0 }
+}
+
+fn histories(records: &[Record]) -> Histories {
+    Histories::of(records, source(), &[])
 }
 
 fn spans(histories: &Histories, start_ns: u64, end_ns: u64) -> Vec<Vec<Span>> {
     histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect()
 }
 
-fn account(records: &[Record], start_ns: u64, end_ns: u64) -> Vec<Share> {
-    let histories = histories(records);
-    let spans = spans(&histories, start_ns, end_ns);
-    attribute(&histories, &spans, records, &[Phase { name: "all", start_ns, end_ns }], &Names::default()).shares
+/// The critical path to what a thread does at the end, in words, with what parts of it would save.
+struct Account {
+    elements: Vec<(Element, String, String)>,
+    savings: Vec<Saving>,
+    texts: super::Texts,
+    start_ns: u64,
+    end_ns: u64,
 }
 
-/// Time of a category and role; the detail must begin with `detail`.
-fn time(shares: &[Share], category: Category, role: &str, detail: &str) -> u64 {
-    let matches = |share: &&Share| {
-        share.category == category
-            && share.role.as_deref().unwrap_or_default() == role
-            && share.detail.as_deref().unwrap_or_default().starts_with(detail)
-    };
-    shares.iter().filter(matches).map(|share| share.time_ns).sum()
+impl Account {
+    fn of(records: &[Record], tid: u32, start_ns: u64, end_ns: u64) -> Self {
+        let histories = histories(records);
+        let names = Names::default();
+        let graph = Graph::of(&histories, records, &names, start_ns, end_ns);
+        let path = graph.path(tid);
+        let savings = graph.savings(tid, &path);
+        let texts = histories.texts.clone();
+        let word = |text: Option<Text>| text.map_or(String::new(), |text| texts.get(text).to_owned());
+        let elements = path
+            .into_iter()
+            .map(|element| {
+                let detail = element.charge.detail_text(&texts, &names).unwrap_or_default();
+                (element, word(element.charge.role), detail)
+            })
+            .collect();
+        let account = Self { elements, savings, texts, start_ns, end_ns };
+        account.check();
+        account
+    }
+
+    /// It has no gaps, and is the whole time.
+    fn check(&self) {
+        let mut at_ns = self.start_ns;
+        for (element, ..) in &self.elements {
+            assert_eq!(element.start_ns, at_ns, "the path has no gaps");
+            assert!(element.end_ns > element.start_ns, "{element:?}");
+            at_ns = element.end_ns;
+        }
+        assert_eq!(at_ns, self.end_ns.max(self.start_ns), "the path is the whole time");
+        let whole_ns = self.end_ns.saturating_sub(self.start_ns);
+        assert!(self.savings.iter().all(|saving| saving.saves_ns <= whole_ns && saving.time_ns <= whole_ns));
+    }
+
+    /// Time of a category and role; the detail must begin with `detail`.
+    fn time(&self, category: Category, role: &str, detail: &str) -> u64 {
+        let is = |(element, of, more): &&(Element, String, String)| {
+            element.charge.category == category && of == role && more.starts_with(detail)
+        };
+        self.elements.iter().filter(is).map(|(element, ..)| element.time_ns()).sum()
+    }
+
+    /// What is saved without this category altogether.
+    fn saves(&self, category: Category) -> u64 {
+        let all = self.savings.iter().find(|saving| saving.charge.category == category && saving.charge.role.is_none());
+        all.map_or(0, |saving| saving.saves_ns)
+    }
+
+    fn object(&self, category: Category) -> Option<&str> {
+        let object = |(element, ..): &(Element, String, String)| element.charge.within.and_then(|within| within.object);
+        let mut of = self.elements.iter().filter(|(element, ..)| element.charge.category == category);
+        of.find_map(object).map(|object| self.texts.get(object))
+    }
+}
+
+/// Time that nothing explains.
+fn unexplained(account: &Account) -> u64 {
+    let not = |(element, ..): &&(Element, String, String)| element.charge.category == Category::Unattributed;
+    account.elements.iter().filter(not).map(|(element, ..)| element.time_ns()).sum()
 }
 
 /// The launcher forks at 100, the process gets a CPU at 110 and executes at 130.
@@ -134,18 +230,309 @@ fn daemon_at_work() -> Vec<Record> {
     ]
 }
 
+/// The process from its execution on: the path of most tests begins where it runs as `runtime`.
+const RUNS_NS: u64 = 130;
+
 #[test]
-fn a_daemon_is_at_work_also_while_it_waits_for_a_disk() {
-    let shares = account(&daemon_at_work(), 50, 350);
-    assert_eq!(time(&shares, Category::Outside, "launcher", "running"), 10);
-    // What a daemon slept through before it was asked, and after it was done, explains nothing.
-    assert_eq!(time(&shares, Category::Unattributed, "", ""), 40 + 50);
-    assert_eq!(time(&shares, Category::Outside, "daemon", "waiting for a CPU"), 10 + 10);
-    assert_eq!(time(&shares, Category::Outside, "daemon", "running"), 30 + 30);
-    assert_eq!(time(&shares, Category::Outside, "daemon", "fsync"), 10 + 10);
-    assert_eq!(time(&shares, Category::Outside, "daemon", "waits for kworker in fsync"), 100);
-    let daemon = threads(&histories(&daemon_at_work()), &spans(&histories(&daemon_at_work()), 50, 350))[1].clone();
-    assert_eq!((daemon.user_ns, daemon.kernel_ns, daemon.runnable_ns), (60, 20, 20));
+fn a_launch_is_the_launchers_until_its_child_exists_and_then_the_childs() {
+    let account = Account::of(&launch(), PROCESS, 50, 200);
+    assert_eq!(account.time(Category::User, "launcher", ""), 50 + 20);
+    // From 100 on the child waits for a CPU; that the launcher still has one is no part of it.
+    assert_eq!(account.time(Category::Runnable, "launcher", ""), 10);
+    assert_eq!(account.time(Category::User, "runtime", ""), 70);
+}
+
+#[test]
+fn a_thread_that_computes_beside_a_wait_is_not_on_the_path() {
+    let mut records = launch();
+    records.extend([new_task(140, PROCESS, OTHER), switch(141, STRANGER, 0, OTHER)]);
+    records.push(leaves_in(WAIT, 148, switch(150, PROCESS, INTERRUPTIBLE, STRANGER)));
+    records.push(wake(180, PROCESS, WakeCause::Hrtimer, 0xabc, b"x"));
+    records.push(switch(182, STRANGER, 0, PROCESS));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Timer, "runtime", "0xabc"), 30);
+    assert_eq!(account.time(Category::Runnable, "runtime", ""), 2);
+    assert_eq!(account.time(Category::User, "runtime", "") + account.time(Category::Kernel, "runtime", ""), 20 + 18);
+    assert_eq!(account.saves(Category::Timer), 30);
+}
+
+#[test]
+fn whoever_ends_a_wait_is_on_the_path_from_then_on_and_before() {
+    let mut records = launch();
+    records.extend([new_task(135, PROCESS, OTHER), switch(136, STRANGER, 0, OTHER)]);
+    records.push(switch(150, PROCESS, INTERRUPTIBLE, STRANGER));
+    // The other one sleeps on a timer, computes, and wakes the first.
+    records.push(switch(152, OTHER, INTERRUPTIBLE, STRANGER));
+    records.push(wake(172, OTHER, WakeCause::Hrtimer, 0xabc, b"x"));
+    records.extend([switch(173, STRANGER, 0, OTHER), wakes(185, OTHER, PROCESS), switch(186, STRANGER, 0, PROCESS)]);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 20);
+    assert_eq!(account.time(Category::User, "runtime", ""), 5 + 16 + 12 + 14);
+    assert_eq!(account.time(Category::Runnable, "runtime", ""), 1 + 1 + 1);
+    // Without the timer the first would wait only for what the other one computes.
+    assert_eq!(account.saves(Category::Timer), 20);
+}
+
+#[test]
+fn what_another_way_takes_as_long_saves_only_the_difference() {
+    let mut records = launch();
+    records.extend([new_task(135, PROCESS, OTHER), switch(135, STRANGER, 0, OTHER)]);
+    // The other one sleeps until 170; the first computes until 160 and waits for it.
+    records.push(switch(136, OTHER, INTERRUPTIBLE, STRANGER));
+    records.push(switch(160, PROCESS, INTERRUPTIBLE, STRANGER));
+    records.push(wake(170, OTHER, WakeCause::Hrtimer, 0xabc, b"x"));
+    records.extend([switch(170, STRANGER, 0, OTHER), wakes(175, OTHER, PROCESS), switch(175, STRANGER, 0, PROCESS)]);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 34);
+    assert_eq!(account.saves(Category::Timer), 15);
+}
+
+#[test]
+fn a_wait_for_a_grace_period_is_one_whatever_disk_is_busy_beside_it() {
+    let mut records = launch();
+    records.extend([new_task(132, PROCESS, OTHER), switch(133, STRANGER, 0, OTHER)]);
+    records.push(leaves_in(READ, 138, switch(140, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+    let block =
+        Block { header: header(178, OTHER, Kind::Block), queued_ns: 139, device: (254 << 20) | 1, ..Block::zeroed() };
+    records.push(Record::Block(block));
+    records.push(wake(180, PROCESS, WakeCause::Task, 0, b"rcu_preempt"));
+    records.push(switch(181, STRANGER, 0, PROCESS));
+    records.push(object(138, 185, PROCESS, &["cgroup.procs", "a", "/"]));
+    records.push(syscall(138, 185, PROCESS, READ, 0));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Rcu, "runtime", "rcu_preempt"), 40);
+    assert_eq!(account.time(Category::BlockIo, "runtime", ""), 0);
+    assert_eq!(account.object(Category::Rcu), Some("/a/cgroup.procs"));
+    assert_eq!(account.object(Category::Kernel), Some("/a/cgroup.procs"));
+    assert_eq!(account.saves(Category::Rcu), 40);
+}
+
+fn object(since_ns: u64, at_ns: u64, tid: u32, parts: &[&str]) -> Record {
+    let mut object = Object { header: header(at_ns, tid, Kind::Object), since_ns, ..Object::zeroed() };
+    object.header.flags = ObjectKind::File as u8;
+    for (place, part) in object.name.iter_mut().zip(parts) {
+        place[..part.len()].copy_from_slice(part.as_bytes());
+    }
+    Record::Object(Box::new(object))
+}
+
+#[test]
+fn a_wait_that_a_request_of_its_own_ends_is_for_the_disk() {
+    let mut records = launch();
+    records.push(leaves_in(READ, 139, switch(140, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+    let block =
+        Block { header: header(168, PROCESS, Kind::Block), queued_ns: 139, device: (254 << 20) | 1, ..Block::zeroed() };
+    records.push(Record::Block(block));
+    records.push(wake(170, PROCESS, WakeCause::Irq, 40, b"swapper"));
+    records.push(switch(170, STRANGER, 0, PROCESS));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::BlockIo, "runtime", "device 254:1"), 30);
+}
+
+#[test]
+fn a_daemon_that_is_asked_hands_over_to_who_asked_and_its_own_waits_count() {
+    let mut records = daemon_at_work();
+    records.insert(1, wakes(100, LAUNCHER, DAEMON));
+    // It was the daemon's first wake-up; the launcher waits for the answer.
+    records.retain(|record| !matches!(record, Record::Wake(wake) if wake.header.tid == DAEMON && wake.header.at_ns == 100 && wake.waker_tid == STRANGER));
+    records[0] = switch(102, LAUNCHER, INTERRUPTIBLE, STRANGER);
+    records.swap(0, 1);
+    records.insert(records.len() - 1, wakes(290, DAEMON, LAUNCHER));
+    records.push(switch(310, STRANGER, 0, LAUNCHER));
+    let account = Account::of(&records, LAUNCHER, 50, 350);
+    assert_eq!(account.time(Category::User, "launcher", ""), 50 + 40);
+    assert_eq!(account.time(Category::Runnable, "daemon", ""), 10 + 10);
+    assert_eq!(account.time(Category::Outside, "daemon", "kworker"), 100);
+    assert_eq!(account.time(Category::Kernel, "daemon", ""), 10 + 10);
+    assert_eq!(unexplained(&account), 0);
+}
+
+#[test]
+fn a_packet_hands_over_to_its_sender() {
+    const SENDTO: i32 = 44;
+    let mut records = launch();
+    records.extend([new_task(132, PROCESS, OTHER), switch(133, STRANGER, 0, OTHER)]);
+    records.push(leaves_in(READ, 139, switch(140, PROCESS, INTERRUPTIBLE, STRANGER)));
+    records.extend([
+        packet(170, PROCESS, OTHER),
+        syscall(165, 175, OTHER, SENDTO, 0),
+        switch(172, STRANGER, 0, PROCESS),
+    ]);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::User, "runtime", ""), 2 + 32 + 28);
+    assert_eq!(account.time(Category::Kernel, "runtime", ""), 5);
+    assert_eq!(account.time(Category::Network, "runtime", ""), 0);
+    // Where nobody of the sandbox sends, it comes from outside.
+    records.retain(|record| !matches!(record, Record::Syscall(_)));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Network, "runtime", "softirq NET_RX"), 30);
+}
+
+#[test]
+fn time_without_a_cpu_has_who_had_it() {
+    let mut records = launch();
+    // Preempted by somebody outside, who is told when he leaves; then by a thread of its own on the same CPU.
+    records.push(switch(140, PROCESS, 0, STRANGER));
+    let Record::Switch(mut back) = switch(160, STRANGER, 0, PROCESS) else { panic!("a switch") };
+    back.prev_comm[..9].copy_from_slice(b"stress-ng");
+    records.push(Record::Switch(back));
+    records.push(new_task(162, PROCESS, OTHER));
+    records.extend([switch(165, PROCESS, 0, OTHER), switch(180, OTHER, 0, PROCESS)]);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Runnable, "runtime", "stress-ng"), 20);
+    assert_eq!(account.time(Category::Runnable, "runtime", "runtime"), 15);
+    // Both are one thing that a free CPU would save.
+    assert_eq!(account.saves(Category::Runnable), 35);
+}
+
+#[test]
+fn a_cpu_limit_is_not_a_run_queue() {
+    let mut records = launch();
+    let Record::Switch(mut throttled) = switch(140, PROCESS, 0, STRANGER) else { panic!("a switch") };
+    throttled.header.flags = THROTTLED;
+    // Another thread is woken meanwhile, which is let go no earlier.
+    records.insert(3, switch(128, STRANGER, 0, OTHER));
+    records.insert(3, new_task(125, PROCESS, OTHER));
+    records.extend([leaves_in(WAIT, 134, switch(135, OTHER, INTERRUPTIBLE, STRANGER)), Record::Switch(throttled)]);
+    records.push(wake(150, OTHER, WakeCause::Hrtimer, 0xabc, b"x"));
+    records.extend([switch(180, STRANGER, 0, PROCESS), switch(182, PROCESS, 0, OTHER)]);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 181);
+    assert_eq!(account.time(Category::Throttled, "runtime", ""), 40);
+    let account = Account::of(&records, OTHER, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Throttled, "launcher", ""), 30);
+    assert_eq!(account.time(Category::Runnable, "launcher", ""), 2);
+}
+
+#[test]
+fn a_monitor_that_looks_again_and_again_is_on_the_path_for_its_last_look_alone() {
+    const MONITOR: u32 = 31;
+    let us = 1000;
+    let mut records = launch();
+    records.extend([new_thread(131, PROCESS, OTHER), new_thread(132, PROCESS, MONITOR)]);
+    records.push(switch(133, PROCESS, 0, OTHER));
+    records.push(leaves_in(WAIT, 134, switch(134, OTHER, INTERRUPTIBLE, STRANGER)));
+    records.extend([switch(135, STRANGER, 0, PROCESS), switch(136, STRANGER, 0, MONITOR)]);
+    // The process computes until 60 µs and blocks in a call. The monitor looks each 20 µs, and at 80 it lets the other thread go on.
+    for look in 1..5_u64 {
+        let at = look * 20 * us;
+        records.push(switch(at - 15 * us, MONITOR, INTERRUPTIBLE, STRANGER));
+        if look == 4 {
+            records.push(leaves_in(READ, 59 * us, switch(60 * us + 7 * us, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+        }
+        records.push(wake(at, MONITOR, WakeCause::Hrtimer, 0xabc, b"x"));
+        records.push(switch(at, STRANGER, 0, MONITOR));
+    }
+    records.extend([wakes(81 * us, MONITOR, OTHER), switch(82 * us, STRANGER, 0, OTHER)]);
+    let account = Account::of(&records, OTHER, RUNS_NS, 90 * us);
+    // From when the process blocked to when the monitor looked.
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 13 * us);
+    assert_eq!(unexplained(&account), 0);
+    let own = account.time(Category::User, "runtime", "") + account.time(Category::Kernel, "runtime", "");
+    assert!(own + account.time(Category::User, "launcher", "") >= 75 * us, "{own}");
+}
+
+#[test]
+fn threads_that_must_end_for_an_exec_are_waited_for_and_not_asked_what_they_did_before() {
+    const EXECVE: i32 = 59;
+    let mut records = launch();
+    records.extend([new_thread(132, PROCESS, OTHER), switch(133, STRANGER, 0, OTHER)]);
+    records.push(leaves_in(WAIT, 134, switch(135, OTHER, INTERRUPTIBLE, STRANGER)));
+    // Its timer is over just before the process waits for its end.
+    records.extend([wake(168, OTHER, WakeCause::Hrtimer, 0xabc, b"x"), switch(169, STRANGER, 0, OTHER)]);
+    records.push(leaves_in(EXECVE, 165, switch(170, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+    records.extend([wakes(175, OTHER, PROCESS), switch(176, OTHER, DEAD, PROCESS)]);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 190);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 0);
+    assert_eq!(account.time(Category::User, "runtime", ""), 35 + 14);
+    assert_eq!(account.time(Category::Kernel, "runtime", ""), 5 + 5);
+}
+
+#[test]
+fn page_faults_and_interrupts_are_not_own_code() {
+    let mut records = launch();
+    // Two of four faults were timed, and took 3 each.
+    let traps = |at_ns, write, timed, interrupt_ns| {
+        let faults = Faults { write, ..Faults::default() };
+        let timed_ns = 3 * u64::from(timed);
+        let header = header(at_ns, PROCESS, Kind::Traps);
+        Record::Traps(Traps { header, faults, timed, timed_ns, interrupt_ns, padding: 0 })
+    };
+    // Its own code begins when the call returns in which it executed its program.
+    records.push(syscall(115, 130, PROCESS, READ, 0));
+    records.push(traps(160, 4, 2, 3));
+    records.push(syscall(160, 170, PROCESS, READ, 0));
+    // In the middle of a page fault it waits for a disk.
+    records.push(traps(185, 3, 0, 0));
+    records.push(leaves_in(PAGE_FAULT, 176, switch(185, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+    records.push(wake(195, PROCESS, WakeCause::Irq, 5, b"x"));
+    records.push(switch(195, STRANGER, 0, PROCESS));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Fault, "runtime", ""), 12 + 9);
+    assert_eq!(account.time(Category::Interrupt, "runtime", ""), 3);
+    assert_eq!(account.time(Category::User, "runtime", ""), 15 + 6 + 5);
+    assert_eq!(account.time(Category::Device, "runtime", "interrupt 5"), 10);
+    let within = account.elements.iter().find(|(element, ..)| element.charge.category == Category::Device);
+    assert_eq!(within.and_then(|(element, ..)| element.charge.within).map(|within| within.called), Some(Called::FAULT));
+    let histories = histories(&records);
+    let totals = &threads(&histories, &spans(&histories, RUNS_NS, 200), &(RUNS_NS..200))[3];
+    assert_eq!((totals.user_ns, totals.fault_ns, totals.interrupt_ns, totals.kernel_ns), (26, 21, 3, 10));
+}
+
+#[test]
+fn a_switch_that_was_not_seen_is_inferred_from_the_cpu_time_and_counted() {
+    let mut records = launch();
+    records.push(having_run(40, leaves_in(WAIT, 148, switch(150, PROCESS, INTERRUPTIBLE, STRANGER))));
+    records.push(wake(160, PROCESS, WakeCause::Hrtimer, 0xabc, b"x"));
+    // It got a CPU unseen, and had it for 25.
+    records.push(having_run(65, switch(190, PROCESS, 0, STRANGER)));
+    records.push(switch(195, STRANGER, 0, PROCESS));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(unexplained(&account), 0);
+    assert_eq!(account.time(Category::Runnable, "runtime", ""), 5 + 5);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 10);
+    assert_eq!(
+        account.time(Category::User, "runtime", "") + account.time(Category::Kernel, "runtime", ""),
+        20 + 25 + 5
+    );
+    let histories = histories(&records);
+    let missing: Vec<_> =
+        histories.tasks.iter().map(|task| task.missing()).filter(|missing| missing.all() > 0).collect();
+    assert_eq!(missing, [Missing { arrivals: 1, ..Missing::default() }]);
+}
+
+#[test]
+fn a_new_thread_that_was_not_seen_to_get_its_cpu_had_one_all_the_same() {
+    let mut records = launch();
+    // Neither the first switch to it nor its CPU time at the beginning is missing: it starts with none.
+    records.push(new_task(140, PROCESS, OTHER));
+    records.push(having_run(20, switch(170, OTHER, DEAD, STRANGER)));
+    let histories = histories(&records);
+    let other = histories.tasks.iter().find(|task| task.tid == OTHER).unwrap();
+    let seen: Vec<_> =
+        other.spans(100, 200).iter().map(|span| (span.start_ns, span.end_ns, span.activity.is_on_cpu())).collect();
+    assert_eq!(seen, [(140, 150, false), (150, 170, true)]);
+    // Where the kernel does not tell the CPU time, a call that returned is a sign of life.
+    records.pop();
+    records.extend([syscall(155, 160, OTHER, READ, 0), switch(170, OTHER, DEAD, STRANGER)]);
+    let histories = self::histories(&records);
+    let other = histories.tasks.iter().find(|task| task.tid == OTHER).unwrap();
+    assert_eq!(
+        other.spans(100, 200)[0],
+        Span { start_ns: 140, end_ns: 155, activity: Activity::Runnable { throttled: false } }
+    );
+}
+
+#[test]
+fn a_wait_that_nobody_was_seen_to_end_is_not_explained() {
+    let mut records = launch();
+    records.push(switch(150, PROCESS, INTERRUPTIBLE, STRANGER));
+    records.push(switch(180, STRANGER, 0, PROCESS));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Unattributed, "runtime", "nobody was seen to end this wait"), 30);
+    assert!(matches!(account.elements[1].0.charge.detail, Detail::Unseen(_)));
+    // Of a thread that is not known, nothing is.
+    let account = Account::of(&records, 12345, RUNS_NS, 200);
+    assert_eq!(unexplained(&account), 70);
 }
 
 #[test]
@@ -154,105 +541,10 @@ fn a_call_that_a_daemon_begins_after_it_has_served_is_not_the_sandboxs() {
     let records: Vec<_> = daemon_at_work().into_iter().filter(|record| !matches!(record, Record::Syscall(_))).collect();
     let until = |until_ns| {
         let daemon = Bystander { tid: DAEMON, role: "daemon".to_owned(), duty: Duty::Serves, until_ns };
-        let histories = Histories::of(&records, SCOPE, &[daemon], RULES, &Names::default());
+        let histories = Histories::of(&records, Source { bystanders: vec![daemon], ..source() }, &[]);
         calls(&histories, &spans(&histories, 50, 350), &(0..u64::MAX)).iter().map(|call| call.time_ns).sum::<u64>()
     };
     assert_eq!((until(None), until(Some(200)), until(Some(120))), (300 - 140, 200 - 140, 0));
-}
-
-#[test]
-fn what_a_daemon_starts_is_the_sandboxs_and_goes_before_it() {
-    let mut records = daemon_at_work();
-    // Beside it on another CPU: a child, which executes at once, runs until 200 and sleeps until a timer.
-    records.insert(4, switch(200, PROCESS, INTERRUPTIBLE, STRANGER));
-    records.insert(3, exec(122, PROCESS, b"runsc\0run\0"));
-    records.insert(3, switch(120, STRANGER, 0, PROCESS));
-    records.insert(3, new_task(120, DAEMON, PROCESS));
-    records.push(wake(320, PROCESS, WakeCause::Timer, 0, b"idle"));
-    let histories = histories(&records);
-    let child = histories.tasks.iter().find(|task| task.tid == PROCESS).unwrap();
-    assert!(child.member);
-    assert_eq!((child.role_at(121), child.role_at(123)), ("daemon", "runtime"));
-    let shares = account(&records, 50, 350);
-    assert_eq!(time(&shares, Category::User, "daemon", ""), 2);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 78);
-    // While the child sleeps, the daemon's work is the explanation, and then what ends the child's sleep.
-    assert_eq!(time(&shares, Category::Outside, "daemon", "waits for kworker in fsync"), 50);
-    assert_eq!(time(&shares, Category::WaitTimer, "runtime", ""), 20);
-    assert_eq!(time(&shares, Category::Runnable, "runtime", ""), 30);
-}
-
-#[test]
-fn a_daemon_that_wakes_by_itself_explains_nothing() {
-    let records = [
-        switch(60, LAUNCHER, INTERRUPTIBLE, STRANGER),
-        switch(100, DAEMON, INTERRUPTIBLE, STRANGER),
-        wake(200, DAEMON, WakeCause::Hrtimer, 0, b"idle"),
-        switch(200, STRANGER, 0, DAEMON),
-        switch(201, DAEMON, INTERRUPTIBLE, STRANGER),
-    ];
-    let shares = account(&records, 100, 300);
-    assert_eq!(time(&shares, Category::Outside, "daemon", ""), 1);
-    assert_eq!(time(&shares, Category::Unattributed, "", ""), 199);
-}
-
-#[test]
-fn a_launch_is_the_launchers_time_until_its_child_exists() {
-    let shares = account(&launch(), 50, 200);
-    assert_eq!(time(&shares, Category::Outside, "launcher", "running"), 50);
-    // From 100 the child waits for a CPU, also while the launcher still runs: the sandbox comes first.
-    assert_eq!(time(&shares, Category::Runnable, "launcher", ""), 10);
-    assert_eq!(time(&shares, Category::User, "launcher", ""), 20);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 70);
-    assert_eq!(time(&shares, Category::Unattributed, "", ""), 0);
-}
-
-#[test]
-fn a_system_call_is_kernel_time_while_it_has_a_cpu() {
-    let mut records = launch();
-    records.push(switch(150, PROCESS, INTERRUPTIBLE, STRANGER));
-    records.push(wake(170, PROCESS, WakeCause::Hrtimer, 0xabc, b"swapper"));
-    records.push(switch(175, STRANGER, 0, PROCESS));
-    // Number 0 is `read` on x86-64.
-    records.push(syscall(140, 180, PROCESS, 0, 0));
-    let shares = account(&records, 130, 200);
-    let name = crate::probe::syscall_name(0);
-    assert_eq!(time(&shares, Category::Kernel, "runtime", &name), 10 + 5);
-    assert_eq!(time(&shares, Category::WaitTimer, "runtime", "0xabc"), 20);
-    assert_eq!(time(&shares, Category::Runnable, "runtime", ""), 5);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 10 + 20);
-}
-
-#[test]
-fn silence_belongs_to_what_ended_it_not_to_who_waited_longest() {
-    let mut records = launch();
-    records.push(new_task(140, PROCESS, OTHER));
-    records.push(switch(145, STRANGER, 0, OTHER));
-    // OTHER waits from 150, PROCESS from 160; a packet wakes PROCESS at 180, a worker wakes OTHER at 195.
-    records.push(switch(150, OTHER, INTERRUPTIBLE, STRANGER));
-    records.push(switch(160, PROCESS, INTERRUPTIBLE, STRANGER));
-    records.push(wake(180, PROCESS, WakeCause::Softirq, 3, b"swapper"));
-    records.push(switch(180, STRANGER, 0, PROCESS));
-    records.push(switch(185, PROCESS, INTERRUPTIBLE, STRANGER));
-    records.push(wake(195, OTHER, WakeCause::Task, 0, b"kworker/0:1"));
-    records.push(switch(195, STRANGER, 0, OTHER));
-    let shares = account(&records, 130, 200);
-    assert_eq!(time(&shares, Category::WaitNetwork, "runtime", "packet"), 20);
-    assert_eq!(time(&shares, Category::Outside, "kworker", "wakes runtime"), 10);
-    assert_eq!(time(&shares, Category::Unattributed, "", ""), 0);
-}
-
-#[test]
-fn a_wait_that_signals_cannot_end_during_a_request_is_block_io() {
-    let mut records = launch();
-    records.push(switch(140, PROCESS, UNINTERRUPTIBLE, STRANGER));
-    let block =
-        Block { header: header(168, PROCESS, Kind::Block), queued_ns: 139, device: (254 << 20) | 1, ..Block::zeroed() };
-    records.push(Record::Block(block));
-    records.push(wake(170, PROCESS, WakeCause::Irq, 40, b"swapper"));
-    records.push(switch(170, STRANGER, 0, PROCESS));
-    let shares = account(&records, 130, 200);
-    assert_eq!(time(&shares, Category::BlockIo, "runtime", "device 254:1"), 30);
 }
 
 #[test]
@@ -261,9 +553,9 @@ fn a_waker_that_is_faster_than_the_switch_leaves_no_wait() {
     records.push(wake(149, PROCESS, WakeCause::Task, 0, b"x"));
     records.push(switch(150, PROCESS, INTERRUPTIBLE, STRANGER));
     records.push(switch(160, STRANGER, 0, PROCESS));
-    let shares = account(&records, 130, 200);
-    assert_eq!(time(&shares, Category::Runnable, "runtime", ""), 10);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 60);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Runnable, "runtime", ""), 10);
+    assert_eq!(account.time(Category::User, "runtime", ""), 60);
 }
 
 #[test]
@@ -275,16 +567,16 @@ fn a_vcpu_is_in_the_guest_or_handles_an_exit() {
     records.push(Record::KvmEntry(KvmEntry { header: header(163, PROCESS, Kind::KvmEntry) }));
     records.push(Record::KvmExit(KvmExit { header: header(170, PROCESS, Kind::KvmExit), ..exit }));
     records.push(syscall(140, 175, PROCESS, IOCTL, KVM_RUN));
-    let shares = account(&records, 130, 200);
-    assert_eq!(time(&shares, Category::Guest, "runtime", ""), 15 + 7);
-    assert_eq!(time(&shares, Category::Exit, "runtime", "0x7b"), 3 + 5);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Guest, "runtime", ""), 15 + 7);
+    assert_eq!(account.time(Category::Exit, "runtime", "0x7b"), 3 + 5);
     // Before the first entry nobody can say what `KVM_RUN` does.
-    assert_eq!(time(&shares, Category::KvmRun, "runtime", ""), 5);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 10 + 25);
+    assert_eq!(account.time(Category::KvmRun, "runtime", ""), 5);
+    assert_eq!(account.time(Category::User, "runtime", ""), 10 + 25);
 
     let histories = histories(&records);
     assert_eq!(histories.tasks.iter().filter_map(|task| task.vcpu).collect::<Vec<_>>(), [0]);
-    let counts = exits(&records, SCOPE, &histories, &Names::default(), &(0..u64::MAX));
+    let counts = exits(&View { records: &records, histories: &histories, names: &Names::default() }, &(0..u64::MAX));
     assert_eq!((counts[0].source, counts[0].reason.as_str(), counts[0].count), ("kvm_exit", "0x7b", 2));
     // The second exit led to no entry, so only the first has a time.
     assert_eq!(counts[0].times.as_ref().map(|times| (times.len(), times.max())), Some((1, 3)));
@@ -298,7 +590,8 @@ fn a_guest_that_touches_every_port_is_counted_in_bounded_space() {
         let header = Header { flags: 1, ..header(142, PROCESS, Kind::KvmPio) };
         records.push(Record::KvmPio(KvmPio { header, port, size: 1, count: 1, value: 0 }));
     }
-    let counts = exits(&records, SCOPE, &histories(&records), &Names::default(), &(0..u64::MAX));
+    let (histories, names) = (histories(&records), Names::default());
+    let counts = exits(&View { records: &records, histories: &histories, names: &names }, &(0..u64::MAX));
     assert_eq!(counts.iter().map(|count| count.count).sum::<u64>(), 1000);
     assert!(counts.len() <= 65, "{}", counts.len());
 }
@@ -310,11 +603,14 @@ fn roles_come_from_what_was_executed_and_from_the_rules_for_forks() {
     records.push(exec(150, OTHER, b"runsc\0boot\0"));
     records.push(new_task(160, OTHER, 31));
     let histories = histories(&records);
-    let role = |tid| histories.tasks.iter().find(|task| task.tid == tid).map(|task| task.role().to_owned());
+    let role = |tid| {
+        histories.tasks.iter().find(|task| task.tid == tid).map(|task| histories.texts.get(task.role()).to_owned())
+    };
     assert_eq!(role(PROCESS).unwrap(), "runtime");
     assert_eq!(role(OTHER).unwrap(), "sentry");
     assert_eq!(role(31).unwrap(), "stub");
-    let before = histories.tasks.iter().find(|task| task.tid == OTHER).map(|task| task.role_at(145).to_owned());
+    let before =
+        histories.tasks.iter().find(|task| task.tid == OTHER).map(|task| histories.texts.get(task.role_at(145)));
     assert_eq!(before.unwrap(), "runtime");
 }
 
@@ -326,21 +622,16 @@ fn a_thread_number_that_is_used_again_is_another_task() {
     records.push(switch(165, STRANGER, 0, PROCESS));
     let histories = histories(&records);
     assert_eq!(histories.tasks.iter().filter(|task| task.tid == PROCESS).count(), 2);
-    let shares = account(&records, 130, 200);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 20);
-    assert_eq!(time(&shares, Category::User, "launcher", ""), 35);
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::User, "launcher", ""), 35);
+    assert_eq!(account.time(Category::Runnable, "launcher", ""), 5);
 }
 
 #[test]
 fn a_thread_that_executes_takes_the_place_of_the_first() {
     let mut records = launch();
     let thread = 31;
-    records.push(Record::TaskNew(TaskNew {
-        header: header(140, PROCESS, Kind::TaskNew),
-        child_tid: thread,
-        clone_flags: 0x10000,
-        tgid: PROCESS,
-    }));
+    records.push(new_thread(140, PROCESS, thread));
     records.push(switch(141, STRANGER, 0, thread));
     // The first thread dies; the other one, now under its number, loses the CPU and gets it back before the exec is told.
     records.push(switch(150, PROCESS, DEAD, STRANGER));
@@ -351,12 +642,13 @@ fn a_thread_that_executes_takes_the_place_of_the_first() {
     records.push(Record::Exec(exec));
     records.push(switch(180, PROCESS, INTERRUPTIBLE, STRANGER));
     records.push(wake(190, PROCESS, WakeCause::Hrtimer, 0xabc, b"swapper"));
-    let shares = account(&records, 130, 200);
-    assert_eq!(time(&shares, Category::User, "sentry", ""), 15);
-    assert_eq!(time(&shares, Category::Runnable, "runtime", ""), 5);
-    assert_eq!(time(&shares, Category::User, "runtime", ""), 25 + 5);
-    assert_eq!(time(&shares, Category::WaitTimer, "sentry", ""), 10);
-    assert!(shares.iter().all(|share| share.role.as_deref() != Some("unknown")), "{shares:?}");
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::User, "sentry", ""), 15);
+    assert_eq!(account.time(Category::Runnable, "runtime", ""), 1 + 5);
+    // The first thread until it made the other one, and that one.
+    assert_eq!(account.time(Category::User, "runtime", ""), 10 + 14 + 5);
+    assert_eq!(account.time(Category::Timer, "sentry", ""), 10);
+    assert!(account.elements.iter().all(|(_, role, _)| role != "unknown"));
 }
 
 #[test]
@@ -372,12 +664,12 @@ fn sums_per_thread_cause_and_call_agree_with_the_records() {
     let histories = histories(&records);
     let spans = spans(&histories, 130, 700);
     let process = histories.tasks.iter().position(|task| task.tid == PROCESS).unwrap();
-    let totals = &threads(&histories, &spans)[process];
+    let totals = &threads(&histories, &spans, &(130..700))[process];
     assert_eq!((totals.blocked_ns, totals.runnable_ns, totals.kernel_ns), (5 * 40, 5 * 10, 5 * 20));
     assert_eq!((totals.sleeps, totals.wakeups, totals.preemptions, totals.migrations), (5, 5, 0, 0));
     assert_eq!(totals.on_cpu_ns, 570 - 5 * 50);
     let woken = &wakeups(&histories, &spans);
-    assert_eq!((woken.len(), woken[0].count, woken[0].waited_ns, woken[0].cause), (1, 5, 200, "hrtimer"));
+    assert_eq!((woken.len(), woken[0].count, woken[0].waited_ns, woken[0].wake.cause.kind()), (1, 5, 200, "hrtimer"));
     let called = &calls(&histories, &spans, &(0..u64::MAX));
     assert_eq!((called.len(), called[0].count, called[0].time_ns, called[0].on_cpu_ns), (1, 5, 350, 100));
 }
@@ -426,7 +718,7 @@ fn a_halted_vcpu_polls_sleeps_and_waits_for_a_cpu() {
     records.push(syscall(150, 340, PROCESS, IOCTL, KVM_RUN));
     let histories = histories(&records);
     let spans = spans(&histories, 100, 350);
-    let slices = vcpu_slices(&records, SCOPE, &histories, &spans, &Names::default());
+    let slices = vcpu_slices(&View { records: &records, histories: &histories, names: &Names::default() }, &spans);
     let seen: Vec<_> = slices.iter().map(|slice| (slice.state, slice.start_ns, slice.end_ns)).collect();
     let expected = [
         ("kvm_run", 150, 160),
@@ -463,7 +755,7 @@ fn a_wake_up_by_a_known_task_has_both_ends() {
     let flows = flows(&histories, &spans, 100, 200);
     let tid = |index: usize| histories.tasks[index].tid;
     let seen: Vec<_> =
-        flows.iter().map(|flow| (flow.at_ns, tid(flow.woken), flow.waker.map(tid), flow.waited_ns)).collect();
+        flows.iter().map(|flow| (flow.at_ns, tid(flow.woken), flow.waker().map(tid), flow.waited_ns)).collect();
     // The timer came while the process had a CPU; that does not make it the waker.
     assert_eq!(seen, [(170, OTHER, Some(PROCESS), Some(10)), (190, OTHER, None, Some(10))]);
 }
@@ -518,27 +810,47 @@ fn possible_time(random: &mut StdRng) -> Vec<Record> {
 }
 
 #[test]
-fn the_states_of_a_recording_stand_for_all_of_it() {
-    let shown = |records: &[Record], start, end| {
-        let histories = histories(records);
-        let spans = spans(&histories, start, end);
-        let totals = threads(&histories, &spans);
-        // How often it was switched is counted over all that is known, not over a window.
-        let times = |of: ThreadTotals| (of.user_ns, of.kernel_ns, of.runnable_ns, of.blocked_ns, of.wakeups);
-        let mut of_threads: Vec<_> =
-            histories.tasks.iter().zip(totals).map(|(task, totals)| (task.tid, times(totals))).collect();
+fn what_is_fed_in_parts_and_forgotten_in_between_is_read_alike() {
+    let shown = |histories: &Histories, start, end| {
+        let spans = spans(histories, start, end);
+        let totals = threads(histories, &spans, &(start..end));
+        let times =
+            |of: ThreadTotals| (of.user_ns, of.kernel_ns, of.runnable_ns, of.blocked_ns, of.wakeups, of.switches);
+        let of_threads = histories.tasks.iter().zip(totals).map(|(task, totals)| (task.tid, times(totals)));
+        // Threads that did nothing any more may be forgotten.
+        let mut of_threads: Vec<_> = of_threads.filter(|(_, times)| *times != (0, 0, 0, 0, 0, 0)).collect();
         of_threads.sort();
-        (of_threads, wakeups(&histories, &spans), calls(&histories, &spans, &(start..end)))
+        let woken: Vec<_> =
+            wakeups(histories, &spans).iter().map(|count| (count.tid, count.count, count.waited_ns)).collect();
+        let called = calls(histories, &spans, &(start..end))
+            .iter()
+            .map(|call| (call.count, call.time_ns, call.on_cpu_ns))
+            .sum_all();
+        (of_threads, woken, called)
     };
     for seed in 0..300 {
         let mut random = StdRng::seed_from_u64(seed);
         let records = possible_time(&mut random);
         let cut = random.random_range(5..records.len());
-        let kept = states(&records[..cut]);
-        assert!(kept.len() <= 20, "seed {seed}: {} records of {cut}", kept.len());
         let (start, end) = (records[cut].header().at_ns, records.last().unwrap().header().at_ns);
-        let rest = [kept, records[cut..].to_vec()].concat();
-        assert_eq!(shown(&rest, start, end), shown(&records, start, end), "seed {seed}, cut at {cut}");
+        let mut parts = Histories::new(source());
+        parts.feed(&records[..cut], &[]);
+        parts.drop_before(start);
+        let kept: usize = parts.tasks.iter().map(|task| task.moves.len() + task.calls.len()).sum();
+        assert!(kept <= 4 * parts.tasks.len(), "seed {seed}: {kept} moves and calls are kept of {cut} records");
+        parts.feed(&records[cut..], &[]);
+        assert_eq!(shown(&parts, start, end), shown(&histories(&records), start, end), "seed {seed}, cut at {cut}");
+    }
+}
+
+/// Sums of triples.
+trait SumAll {
+    fn sum_all(self) -> (u64, u64, u64);
+}
+
+impl<I: Iterator<Item = (u64, u64, u64)>> SumAll for I {
+    fn sum_all(self) -> (u64, u64, u64) {
+        self.fold((0, 0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1, sum.2 + next.2))
     }
 }
 
@@ -553,40 +865,38 @@ fn any_recording_adds_up() {
             let tids = [LAUNCHER, PROCESS, OTHER, 31, STRANGER];
             let mut tid = || tids[random.random_range(0..tids.len())];
             let (one, two) = (tid(), tid());
-            let record = match random.random_range(0..7) {
+            let record = match random.random_range(0..10) {
                 0 => new_task(at, one, two),
                 1 => exec(at, one, b"boot\0"),
                 2 => wake(at, one, WakeCause::Softirq, random.random_range(0..12), b"x"),
-                3 => syscall(at - random.random_range(0..50), at, one, 0, 0),
-                4 => Record::KvmEntry(KvmEntry { header: header(at, one, Kind::KvmEntry) }),
-                _ => switch(at, one, [0, 1, 2, DEAD][random.random_range(0..4)], two),
+                3 => wakes(at, one, two),
+                4 => packet(at, one, two),
+                5 => syscall(at - random.random_range(0..50), at, one, [0, 44][random.random_range(0..2)], 0),
+                6 => Record::KvmEntry(KvmEntry { header: header(at, one, Kind::KvmEntry) }),
+                7 => {
+                    let header = header(at, one, Kind::Traps);
+                    let faults = Faults { read: random.random_range(0..40), ..Faults::default() };
+                    let (timed_ns, interrupt_ns) = (random.random_range(0..40), random.random_range(0..40));
+                    Record::Traps(Traps { header, faults, timed: 1, timed_ns, interrupt_ns, padding: 0 })
+                }
+                _ => having_run(
+                    random.random_range(0..at),
+                    switch(at, one, [0, 1, 2, DEAD][random.random_range(0..4)], two),
+                ),
             };
             records.push(record);
         }
-        let (start, middle, end) = (90, 300, at + 10);
-        let phases = [
-            Phase { name: "a", start_ns: start, end_ns: middle },
-            Phase { name: "b", start_ns: middle, end_ns: end.max(middle) },
-        ];
+        let (start, end) = (90, at + 10);
         let histories = histories(&records);
         let spans = spans(&histories, start, end);
         for (task, spans) in histories.tasks.iter().zip(&spans) {
-            let gap_free = spans.windows(2).all(|pair| pair[0].end_ns <= pair[1].start_ns);
-            assert!(gap_free && spans.iter().all(|span| span.start_ns < span.end_ns), "seed {seed}, task {}", task.tid);
+            let in_order = spans.windows(2).all(|pair| pair[0].end_ns <= pair[1].start_ns);
+            assert!(in_order && spans.iter().all(|span| span.start_ns < span.end_ns), "seed {seed}, task {}", task.tid);
         }
-        let account = attribute(&histories, &spans, &records, &phases, &Names::default());
-        let shares = &account.shares;
-        let sum = |phase| shares.iter().filter(|share| share.phase == phase).map(|share| share.time_ns).sum::<u64>();
-        assert_eq!((sum("a"), sum("b")), (middle - start, end.saturating_sub(middle)), "seed {seed}");
-        let mut reached = start;
-        let mut shares_again: Vec<_> = shares.iter().map(|share| Share { time_ns: 0, ..share.clone() }).collect();
-        for (start_ns, stretch) in account.stretches() {
-            assert_eq!(start_ns, reached, "seed {seed}: the stretches leave no gap");
-            reached += stretch.time_ns;
-            let same = |share: &&mut Share| Share { time_ns: stretch.time_ns, ..(**share).clone() } == stretch;
-            shares_again.iter_mut().find(same).unwrap().time_ns += stretch.time_ns;
+        // The path of whatever thread is the whole time, and nothing saves more than that.
+        for tid in [LAUNCHER, PROCESS, OTHER] {
+            Account::of(&records, tid, start, end);
         }
-        assert_eq!(&shares_again, shares, "seed {seed}: the stretches are the shares");
         let woken = wakeups(&histories, &spans);
         let flows = flows(&histories, &spans, start, end);
         for (index, task) in histories.tasks.iter().enumerate().filter(|(_, task)| task.is_counted()) {
@@ -594,13 +904,23 @@ fn any_recording_adds_up() {
             let sums = woken.iter().filter(|sum| sum.tid == task.tid);
             // Numbers are used again, so that only single ones can be compared.
             if histories.tasks.iter().filter(|other| other.tid == task.tid).count() == 1 {
-                assert_eq!(
-                    of_task.sum::<u64>(),
-                    sums.map(|sum| sum.waited_ns).sum::<u64>(),
-                    "seed {seed}, {}",
-                    task.tid
-                );
+                let (of_task, sums) = (of_task.sum::<u64>(), sums.map(|sum| sum.waited_ns).sum::<u64>());
+                assert_eq!(of_task, sums, "seed {seed}, {}", task.tid);
             }
+        }
+    }
+}
+
+#[test]
+fn a_life_that_can_be_is_without_gaps() {
+    for seed in 0..300 {
+        let records = possible_time(&mut StdRng::seed_from_u64(seed));
+        let end = records.last().unwrap().header().at_ns;
+        let histories = histories(&records);
+        for (task, spans) in histories.tasks.iter().zip(spans(&histories, 100, end)).filter(|(task, _)| task.member) {
+            let gap_free = spans.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns);
+            assert!(gap_free, "seed {seed}, task {}", task.tid);
+            assert_eq!(task.missing(), Missing::default(), "seed {seed}, task {}: nothing is missing", task.tid);
         }
     }
 }

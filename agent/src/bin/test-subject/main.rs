@@ -4,6 +4,7 @@
 //! the thing itself, and is not everywhere.
 
 mod pages;
+mod race;
 mod scan;
 mod tap;
 
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         }
         ["noise", count, skipped] => pages::noise(count.parse()?, skipped.parse()?),
         ["scan", pid] => scan::scan(pid.parse()?),
+        ["race", beside, main] => race::race(beside, main),
         ["hold", pid] => hold(pid.parse()?),
         _ => bail!("{arguments:?}: nothing that it can do"),
     }

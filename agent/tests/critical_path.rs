@@ -1,0 +1,249 @@
+//! The critical path, on real recordings whose answer is known.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
+
+mod common;
+
+use common::{probes, spawn_in_scope, subject};
+use sandscope::{
+    correlate::{Bystander, Category, Duty, Element, Graph, Histories, Names, Source},
+    host::clock::monotonic_ns,
+    probe::{Options, Record, Recording},
+    role::RoleRule,
+};
+use std::{
+    io::Read,
+    os::unix::net::UnixListener,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+const SCOPE: u16 = 9;
+const RULES: &[RoleRule] = &[
+    RoleRule { role: "program", contains: "sandscope-test-subject", forked: None },
+    RoleRule { role: "program", contains: "/sh", forked: None },
+    RoleRule { role: "child", contains: "/bin/true", forked: None },
+];
+
+/// A stretch of the path, in words.
+#[derive(Debug)]
+struct Part {
+    category: Category,
+    role: String,
+    call: String,
+    time_ns: u64,
+}
+
+/// What a command did in scope, and what it printed.
+struct Recorded {
+    recording: Recording,
+    histories: Histories,
+    names: Names,
+    pid: u32,
+    printed: String,
+}
+
+/// Runs a command in scope.
+fn record(test: &str, command: &mut Command) -> Option<Recorded> {
+    let mut probes = probes(test, Options::default())?;
+    probes.attach().unwrap();
+    let launcher = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+    let mut child = spawn_in_scope(&probes, SCOPE, command.stdout(Stdio::piped()));
+    let spawned_ns = monotonic_ns();
+    let (mut printed, pid) = (String::new(), child.id());
+    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+    probes.detach();
+    let recording = probes.take().unwrap();
+    assert_eq!(recording.lost.all(), 0);
+    let mut names = Names::of_running_kernel();
+    names.learn(&recording.records);
+    let bystanders =
+        vec![Bystander { tid: launcher, role: "launcher".to_owned(), duty: Duty::Acts, until_ns: Some(spawned_ns) }];
+    let histories = Histories::of(
+        &recording.records,
+        Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: probes.untimed_fault_ns() },
+        &[],
+    );
+    Some(Recorded { recording, histories, names, pid, printed })
+}
+
+impl Recorded {
+    /// The path to what the process's first thread does at the end.
+    fn path(&self, start_ns: u64, end_ns: u64) -> Vec<Part> {
+        let graph = Graph::of(&self.histories, &self.recording.records, &self.names, start_ns, end_ns);
+        let path = graph.path(self.pid);
+        assert_eq!(path.iter().map(Element::time_ns).sum::<u64>(), end_ns - start_ns, "the path is the whole time");
+        let texts = &self.histories.texts;
+        let part = |element: &Element| Part {
+            category: element.charge.category,
+            role: element.charge.role.map_or(String::new(), |role| texts.get(role).to_owned()),
+            call: element.charge.within.map_or(String::new(), |within| within.called.name()),
+            time_ns: element.time_ns(),
+        };
+        let parts: Vec<_> = path.iter().map(part).collect();
+        let unexplained = sum(&parts, |part| part.category == Category::Unattributed);
+        assert_eq!(unexplained, 0, "{parts:?}");
+        parts
+    }
+
+    /// The path from the first thing that happened to the end of the first thread.
+    fn whole_path(&self) -> (u64, Vec<Part>) {
+        let start_ns = self.recording.records.first().unwrap().header().at_ns;
+        let is_end = |record: &&Record| matches!(record, Record::Exit(exit) if exit.header.tid == self.pid);
+        let end_ns = self.recording.records.iter().rfind(is_end).unwrap().header().at_ns;
+        (end_ns - start_ns, self.path(start_ns, end_ns))
+    }
+}
+
+fn sum(parts: &[Part], wanted: impl Fn(&Part) -> bool) -> u64 {
+    parts.iter().filter(|part| wanted(part)).map(|part| part.time_ns).sum()
+}
+
+fn of(parts: &[Part], category: Category) -> u64 {
+    sum(parts, |part| part.category == category)
+}
+
+/// Runs `race BESIDE MAIN`: the length of the main thing by its own clock, and the path of it.
+fn race(test: &str, beside: &str, main: &str) -> Option<(u64, Vec<Part>)> {
+    let recorded = record(test, subject("race").args([beside, main]))?;
+    let instants: Vec<u64> = recorded.printed.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let [start_ns, end_ns] = instants[..] else { panic!("{:?}", recorded.printed) };
+    let parts = recorded.path(start_ns, end_ns);
+    let told = |category: Category| format!("{} {:.1} ms", category.name(), of(&parts, category) as f64 / 1e6);
+    let told: Vec<_> =
+        Category::ALL.iter().filter(|(category, _)| of(&parts, *category) > 0).map(|(c, _)| told(*c)).collect();
+    println!("{main} beside {beside}: {:.1} ms: {}", (end_ns - start_ns) as f64 / 1e6, told.join(", "));
+    Some((end_ns - start_ns, parts))
+}
+
+/// What may go on beside a wait and has no part in it.
+fn bystanders(disk: &Path) -> Vec<String> {
+    let direct = format!("direct:{}", disk.display());
+    let all = format!("spin,nice,poll,touch,{direct}");
+    ["none", "spin", "nice", "poll", "touch", &direct, &all].map(str::to_owned).to_vec()
+}
+
+/// A file on a disk, not in memory.
+fn on_disk() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(file.path(), vec![7; 16 << 20]).unwrap();
+    file
+}
+
+#[test]
+fn a_wait_for_a_timer_is_one_whatever_others_do_beside_it() {
+    const SLEEP_NS: u64 = 60_000_000;
+    let disk = on_disk();
+    for beside in bystanders(disk.path()) {
+        let test = "a_wait_for_a_timer_is_one_whatever_others_do_beside_it";
+        let Some((wall_ns, parts)) = race(test, &beside, "sleep:60") else { return };
+        let timer = of(&parts, Category::Timer);
+        assert!((SLEEP_NS..=SLEEP_NS + SLEEP_NS / 10).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
+    }
+}
+
+#[test]
+fn sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them() {
+    let disk = on_disk();
+    let direct = format!("direct:{}", disk.path().display());
+    for beside in ["none", "poll", "touch", &direct] {
+        let test = "sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them";
+        let Some((wall_ns, parts)) = race(test, beside, "sleeps:6") else { return };
+        let timer = of(&parts, Category::Timer);
+        assert!((60_000_000..=66_000_000).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
+    }
+}
+
+#[test]
+fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
+    let disk = on_disk();
+    for beside in bystanders(disk.path()) {
+        let test = "a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it";
+        let Some((wall_ns, parts)) = race(test, &beside, "rcu:4") else { return };
+        // Nearly all of it is that; with others on both CPUs it is also waited for one of them.
+        let (rcu, ready) = (of(&parts, Category::Rcu), of(&parts, Category::Runnable));
+        assert!(
+            (rcu + ready) * 100 >= wall_ns * 90 && rcu * 100 >= wall_ns * 60,
+            "{beside}: {rcu} + {ready} ns of {wall_ns}"
+        );
+        assert_eq!(of(&parts, Category::BlockIo), 0, "{beside}");
+    }
+}
+
+#[test]
+fn page_faults_are_not_own_code() {
+    const PAGES: u64 = 20_000;
+    let test = "page_faults_are_not_own_code";
+    for beside in ["none", "poll"] {
+        let Some((wall_ns, parts)) = race(test, beside, &format!("touch:{PAGES}")) else { return };
+        let (faults, user) = (of(&parts, Category::Fault), of(&parts, Category::User));
+        // The loop itself is a store per page; entering and leaving the kernel is counted with it.
+        assert!(faults > 4 * user, "{beside}: {faults} ns in page faults, {user} ns of own code");
+        assert!(faults * 100 >= wall_ns * 60, "{beside}: {faults} of {wall_ns} ns");
+    }
+}
+
+#[test]
+fn who_is_joined_is_on_the_path_with_what_it_waits_for() {
+    let test = "who_is_joined_is_on_the_path_with_what_it_waits_for";
+    for beside in ["none", "poll", "touch"] {
+        let Some((_, parts)) = race(test, beside, "join:60") else { return };
+        let (timer, user) = (of(&parts, Category::Timer), of(&parts, Category::User) + of(&parts, Category::Runnable));
+        assert!((60_000_000..66_000_000).contains(&timer), "{beside}: {timer} ns asleep");
+        assert!((5_000_000..15_000_000).contains(&user), "{beside}: {user} ns computed");
+    }
+}
+
+#[test]
+fn who_is_asked_outside_is_waited_for() {
+    const ANSWER: Duration = Duration::from_millis(60);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read_exact(&mut [0]);
+            std::thread::sleep(ANSWER);
+            let _ = std::io::Write::write_all(&mut stream, b"!");
+        }
+    });
+    for beside in ["none", "spin,nice", "poll"] {
+        let test = "who_is_asked_outside_is_waited_for";
+        let Some((_, parts)) = race(test, beside, &format!("ask:{}", path.display())) else { return };
+        let outside = of(&parts, Category::Outside);
+        assert!((59_000_000..70_000_000).contains(&outside), "{beside}: {outside} ns for somebody outside");
+    }
+}
+
+#[test]
+fn a_busy_loop_is_own_code_of_its_role() {
+    let Some(recorded) = record("a_busy_loop_is_own_code_of_its_role", &mut subject("spin 300")) else { return };
+    let (_, parts) = recorded.whole_path();
+    let running = sum(&parts, |part| {
+        matches!(part.category, Category::User | Category::Runnable | Category::Interrupt) && part.role == "program"
+    });
+    assert!(running >= 290_000_000, "{running} ns in the loop");
+}
+
+#[test]
+fn children_are_on_the_path_by_role() {
+    let script = "i=0; while [ $i -lt 30 ]; do /bin/true; i=$((i+1)); done";
+    let test = "children_are_on_the_path_by_role";
+    let Some(recorded) = record(test, Command::new("sh").args(["-c", script])) else { return };
+    let (wall_ns, parts) = recorded.whole_path();
+    let execs = recorded.recording.records.iter().filter(|record| matches!(record, Record::Exec(_))).count();
+    assert_eq!(execs, 31);
+    for role in ["program", "child"] {
+        let time = sum(&parts, |part| part.role == role);
+        assert!(time * 50 > wall_ns, "{role} has only {time} of {wall_ns} ns");
+    }
+    // The shell waits for each child and nothing else: its waits are the children's time.
+    assert_eq!(
+        sum(&parts, |part| part.call == "wait4" && !matches!(part.category, Category::Kernel | Category::Runnable)),
+        0
+    );
+}
