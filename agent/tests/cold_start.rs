@@ -129,13 +129,16 @@ fn single_events_add_up(out: &Path, instances: &[Row], kinds: usize) {
         assert_eq!(account.iter().map(time_ns).sum::<i128>(), instance.number("wall_ns").unwrap(), "{kind}");
         for share in of(&attribution, id) {
             let same = |slice: &&&Row| {
-                ["phase", "category", "role", "detail"].iter().all(|of| slice.text(of) == share.text(of))
+                let texts = ["phase", "category", "role", "syscall", "object", "detail"];
+                slice.number("thread") == share.number("thread")
+                    && texts.iter().all(|of| slice.text(of) == share.text(of))
             };
             let slices = account.iter().filter(same).map(time_ns).sum::<i128>();
             assert_eq!(Some(slices), share.number("time_ns"), "{kind}: {}", share.text("category"));
         }
         let threads = of(&threads, id);
-        let columns = ["guest", "exit", "kvm_run", "user", "kernel", "runnable", "blocked"];
+        let columns =
+            ["guest", "exit", "kvm_run", "user", "fault", "interrupt", "kernel", "runnable", "throttled", "blocked"];
         for category in columns {
             let slices = threads.iter().filter(|slice| slice.text("category") == category).map(time_ns).sum::<i128>();
             assert_eq!(slices, sum(of(&sched, id), &format!("{category}_ns")), "{kind}: {category}");

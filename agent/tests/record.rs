@@ -156,6 +156,8 @@ fn declare_all(dataset: &mut Dataset) {
     dataset.declare::<tables::ConsoleLine>().unwrap();
     dataset.declare::<tables::Counter>().unwrap();
     dataset.declare::<EventCount>().unwrap();
+    dataset.declare::<tables::Execution>().unwrap();
+    dataset.declare::<tables::Saving>().unwrap();
     dataset.declare::<Exit>().unwrap();
     dataset.declare::<tables::ExitEvent>().unwrap();
     dataset.declare::<tables::Fault>().unwrap();

@@ -376,7 +376,7 @@ fn records_of_a_load_that_are_many_are_summed_up_step_by_step() {
     let home = tempfile::tempdir().unwrap();
     let (file, out) = (home.path().join("load.toml"), home.path().join("results"));
     let text = "repetitions = 1\nprobes = \"with\"\n[experiment.network]\nconnections = [16, 8, 4, 2, 1]\nrates = []\nfile-connections = 0\n\
-                window-s = 3.0\n[[matrix]]\nexperiments = [\"network\"]\nsandboxes = [\"process\"]\nworkloads = [\"rust\"]\n";
+                window-s = 4.0\n[[matrix]]\nexperiments = [\"network\"]\nsandboxes = [\"process\"]\nworkloads = [\"rust\"]\n";
     std::fs::write(&file, text).unwrap();
     let output = run(&file, &out, &[]);
     assert!(output.status.success(), "{}", told(&output));

@@ -13,6 +13,7 @@
 mod counts;
 mod file_calls;
 mod history;
+mod ioctl;
 mod marker;
 mod names;
 mod path;

@@ -1,5 +1,6 @@
 //! What numbers in records mean: causes of wake-ups, reasons of exits, system calls.
 
+use super::ioctl::request_name;
 use crate::{
     host::kallsyms::KernelSymbols,
     probe::{ExitReasons, Record, syscall_name},
@@ -154,15 +155,12 @@ impl Called {
         self.argument == KVM_RUN
     }
 
-    /// Name of the call; for KVM's requests with the request.
+    /// Name of the call; of an `ioctl` with its request.
     pub fn name(self) -> String {
-        // `include/uapi/linux/kvm.h`; requests without a size are the same everywhere.
         match (self.number, self.argument) {
             (PAGE_FAULT, _) => "page fault".to_owned(),
-            (_, KVM_RUN) => "ioctl(KVM_RUN)".to_owned(),
-            (_, 0xae01) => "ioctl(KVM_CREATE_VM)".to_owned(),
-            (_, 0xae41) => "ioctl(KVM_CREATE_VCPU)".to_owned(),
-            (number, _) => syscall_name(number),
+            (number, 0) => syscall_name(number),
+            (number, request) => format!("{}({})", syscall_name(number), request_name(request)),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A run as the rules see it: its instances in groups of the same kind, and where the time of a group went.
 
-use super::{Evidence, Quantity};
+use super::path::Path;
 use crate::{
     record::{Row, tables},
-    results::{Error, Kind, Of, PathElement, Rows, Run},
+    results::{Error, Kind, Of, Rows, Run},
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -63,51 +63,17 @@ impl<'a> Case<'a> {
         self.run.table()
     }
 
-    /// Where the time of a group's explained instances went, as far as `counts` says that it matters; `None` if none is
-    /// explained.
+    /// The critical path of a group's explained starts; `None` if none is explained.
     ///
     /// # Errors
     /// When the run has no table `attribution`, or it can't be read.
-    pub fn share(&self, group: &Group, counts: impl Fn(&PathElement) -> bool) -> Result<Option<Share>, Error> {
-        let attribution = self.table::<tables::Attribution>()?;
-        let explained = group.explained();
-        let (mut whole_ns, mut sums) = (0, BTreeMap::<PathElement, u64>::new());
-        for row in attribution.rows.iter().filter(|row| explained.contains(row.instance_id.as_str())) {
-            whole_ns += row.time_ns;
-            let who = PathElement::of(row);
-            if row.time_ns > 0 && counts(&who) {
-                *sums.entry(who).or_default() += row.time_ns;
-            }
-        }
-        if whole_ns == 0 {
-            return Ok(None);
-        }
-        let per_instance = |time_ns: u64| time_ns as f64 / explained.len() as f64;
-        let part_ns: u64 = sums.values().sum();
-        let mut lines: Vec<_> = sums.into_iter().map(|(who, time_ns)| (who, per_instance(time_ns))).collect();
-        lines.sort_by(|one, other| other.1.total_cmp(&one.1));
-        Ok(Some(Share { ratio: part_ns as f64 / whole_ns as f64, mean_ns: per_instance(part_ns), lines }))
+    pub fn path(&self, group: &Group) -> Result<Option<Path>, Error> {
+        Path::of(self, group)
     }
-}
 
-/// A part of a group's time.
-pub struct Share {
-    /// Of the whole.
-    pub ratio: f64,
-    /// Mean per instance.
-    pub mean_ns: f64,
-    /// What it consists of, largest first, with its mean per instance.
-    pub lines: Vec<(PathElement, f64)>,
-}
-
-impl Share {
-    /// Lines that are worth a look.
-    const SHOWN: usize = 3;
-
-    /// Its largest lines as evidence.
-    pub fn evidence(&self) -> Vec<Evidence> {
-        let row = |(who, mean_ns): &(PathElement, f64)| Evidence::new("attribution", who.key(), Quantity::Ns(*mean_ns));
-        self.lines.iter().take(Self::SHOWN).map(row).collect()
+    /// Whether the run has starts of its own to be explained, and is not about something else that begins with one.
+    pub fn is_about_starts(&self) -> bool {
+        self.groups.iter().any(Group::is_about_starts)
     }
 }
 
@@ -131,6 +97,11 @@ impl Group {
     /// What a finding about all of them is about.
     pub fn subject(&self) -> String {
         self.kind.to_string()
+    }
+
+    /// Whether they were started to see how long that takes.
+    pub fn is_about_starts(&self) -> bool {
+        ["cold-start", "burst"].contains(&self.kind.experiment.as_str())
     }
 
     /// Those that are explained: good ones with probes.

@@ -5,17 +5,25 @@
 //! what a person would act on, and each is tested on data in which its condition was made on purpose and on healthy data
 //! (the module `testing`).
 
+mod account;
+mod advice;
 mod case;
+mod differences;
 mod finding;
 mod pages;
+mod path;
 pub mod rules;
+mod starts;
 #[cfg(test)]
 pub mod testing;
 mod text;
 mod vcpu;
 
-pub use case::{Case, Group, Share};
+pub use account::{Account, AccountLine};
+pub use case::{Case, Group};
+pub use differences::{Difference, DifferenceLine};
 pub use finding::{Evidence, Finding, Quantity, Weight};
+pub use path::{Part, Path, Share};
 
 use crate::results::{Error, Results, Run};
 use serde::Serialize;
@@ -28,6 +36,16 @@ pub trait Rule: Sync {
     /// What it looks for, in one line.
     fn about(&self) -> &'static str;
 
+    /// The category of the critical path that its findings explain, if they are about one.
+    fn category(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What a run must be about for the rule to look at it at all.
+    fn topic(&self) -> Topic {
+        Topic::Any
+    }
+
     /// Tables without which it can't tell.
     fn needs(&self) -> &'static [&'static str];
 
@@ -36,6 +54,30 @@ pub trait Rule: Sync {
     /// # Errors
     /// When a table can't be read.
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error>;
+}
+
+/// What a rule is about. Of runs about something else it says nothing, and not that it can't tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// Every run.
+    Any,
+    /// Runs with starts that are there to be explained.
+    Starts,
+    /// Runs with windows of time, such as those of idle sandboxes.
+    Idle,
+    /// Runs that compare memory.
+    Memory,
+}
+
+impl Topic {
+    fn is_of(self, case: &Case) -> Result<bool, Error> {
+        match self {
+            Self::Any => Ok(true),
+            Self::Starts => Ok(case.is_about_starts()),
+            Self::Idle => case.run().has("windows"),
+            Self::Memory => case.run().has("memory_host"),
+        }
+    }
 }
 
 /// What the rules say about results.
@@ -52,6 +94,10 @@ pub struct RunDiagnosis {
     pub run_id: String,
     /// What was run.
     pub experiment: String,
+    /// What the starts of each kind of sandbox spend their time on.
+    pub accounts: Vec<Account>,
+    /// Why the starts of one sandbox take longer than those of another.
+    pub differences: Vec<Difference>,
     /// What was found: problems first.
     pub findings: Vec<Finding>,
     /// Rules that could tell, whether they found something or not.
@@ -87,11 +133,16 @@ pub fn diagnose_run(run: &Run, rules: &[&dyn Rule]) -> Result<RunDiagnosis, Erro
     let mut diagnosis = RunDiagnosis {
         run_id: run.id().to_owned(),
         experiment: case.about().experiment.clone(),
+        accounts: account::of(&case)?,
+        differences: differences::of(&case)?,
         findings: Vec::new(),
         examined: Vec::new(),
         not_examined: Vec::new(),
     };
     for rule in rules {
+        if !rule.topic().is_of(&case)? {
+            continue;
+        }
         match examine(*rule, &case) {
             Ok(findings) => {
                 diagnosis.examined.push(rule.name());

@@ -5,8 +5,8 @@ use crate::{
     record::{
         Dataset, Manifest, Outcome,
         tables::{
-            Attribution, Block, EventCount, Exit, GuestAddress, Instance, MemoryHost, Page, Saving, Sched, Thread,
-            Wakeup, Window,
+            Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, Saving, Sched,
+            Thread, Wakeup, Window,
         },
     },
     results::Results,
@@ -90,6 +90,8 @@ pub struct Scene {
     pub events: Vec<(String, EventCount)>,
     /// Rows of `block`.
     pub block: Vec<(String, Block)>,
+    /// Rows of `executions`.
+    pub executions: Vec<(String, Execution)>,
     /// Rows of `exits`.
     pub exits: Vec<(String, Exit)>,
     /// Rows of `wakeups`.
@@ -115,6 +117,7 @@ impl Scene {
             absent: Vec::new(),
             events: Vec::new(),
             block: Vec::new(),
+            executions: Vec::new(),
             exits: Vec::new(),
             wakeups: Vec::new(),
             guest_addresses: Vec::new(),
@@ -157,7 +160,8 @@ impl Scene {
             left_ns -= time_ns;
             self.attribution.push((id.to_owned(), attribution(part, time_ns)));
             if time_ns > 0 {
-                self.savings.push((id.to_owned(), saving(part, time_ns)));
+                let whole = Part { category: part.category, ..Part::default() };
+                self.savings.extend([part, whole].map(|part| (id.to_owned(), saving(part, time_ns))));
             }
         }
         self.attribution.push((id.to_owned(), attribution(Part::of("user", "runtime"), left_ns)));
@@ -222,6 +226,7 @@ impl Scene {
         append(&mut dataset, &self.sched);
         append(&mut dataset, &self.events);
         append(&mut dataset, &self.block);
+        append(&mut dataset, &self.executions);
         append(&mut dataset, &self.exits);
         append(&mut dataset, &self.windows);
         append(&mut dataset, &self.threads);
@@ -273,6 +278,22 @@ pub fn block(size_bytes: u64) -> Block {
         issued_ns: Some(1),
         completed_ns: 1000,
         error_code: 0,
+    }
+}
+
+/// A row of `executions` by the runtime.
+pub fn execution(program: &str, arguments: &str) -> Execution {
+    Execution {
+        tgid: 10,
+        parent_tgid: Some(9),
+        parent_role: Some("runtime".to_owned()),
+        role: "runtime".to_owned(),
+        program: program.to_owned(),
+        arguments: arguments.to_owned(),
+        start_ns: 0,
+        end_ns: Some(1_000_000),
+        cpu_ns: 900_000,
+        path_ns: 500_000,
     }
 }
 

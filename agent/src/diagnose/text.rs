@@ -1,7 +1,10 @@
 //! A diagnosis as people read it on a terminal.
 
-use super::{Diagnosis, Finding, RunDiagnosis};
-use crate::printable::printable;
+use super::{Account, AccountLine, Diagnosis, Difference, Finding, RunDiagnosis, rules};
+use crate::{
+    printable::printable,
+    report::units::{counted, duration, percent},
+};
 use std::fmt::{self, Display, Formatter};
 
 impl Display for Diagnosis {
@@ -13,20 +16,83 @@ impl Display for Diagnosis {
 impl Display for RunDiagnosis {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "run {} ({})", self.run_id, printable(&self.experiment))?;
+        for account in &self.accounts {
+            write!(out, "\n{account}")?;
+            for line in &account.lines {
+                write!(out, "{line}")?;
+                // Its finding says the same, and more closely.
+                if !self.explains(&account.subject, &line.category) {
+                    writeln!(out, "{:22}{} → {}", "", printable(line.why), printable(line.next_step))?;
+                }
+            }
+            writeln!(
+                out,
+                "  {:>6}  {:>10}  all else",
+                percent(account.rest_ns / account.mean_ns),
+                duration(account.rest_ns)
+            )?;
+        }
+        for difference in &self.differences {
+            write!(out, "\n{difference}")?;
+        }
         for finding in &self.findings {
             write!(out, "\n{finding}")?;
         }
-        let (examined, found) = (self.examined.len(), self.findings.len());
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let found = match found {
-            0 => "no finding".to_owned(),
-            _ => format!("{found} finding{}", plural(found)),
-        };
-        writeln!(out, "\n{found} by {examined} rule{}", plural(examined))?;
+        let checks = counted(self.examined.len(), "check");
+        match self.findings.len() {
+            0 => writeln!(out, "\nNothing unusual found ({checks})")?,
+            found => writeln!(out, "\n{} ({checks})", counted(found, "finding"))?,
+        }
         for lacking in &self.not_examined {
-            writeln!(out, "the rule {} can't tell: {}", lacking.rule, printable(&lacking.reason))?;
+            writeln!(out, "not checked: {}, because {}", lacking.rule, printable(&lacking.reason))?;
         }
         writeln!(out)
+    }
+}
+
+impl RunDiagnosis {
+    /// Whether a finding is about this category of this kind of starts.
+    fn explains(&self, subject: &str, category: &str) -> bool {
+        let mut about = rules::all().iter().filter(|rule| rule.category() == Some(category)).map(|rule| rule.name());
+        about.any(|rule| self.findings.iter().any(|finding| finding.rule == rule && finding.subject == subject))
+    }
+}
+
+impl Display for Account {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let starts = counted(self.starts_count, "explained start");
+        writeln!(
+            out,
+            "{}: {} to the first response (mean of {starts})",
+            printable(&self.subject),
+            duration(self.mean_ns)
+        )
+    }
+}
+
+impl Display for AccountLine {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let saves = self.saves_ns.map_or_else(String::new, |ns| format!(" (without it {} less)", duration(ns)));
+        let (share, time) = (percent(self.share_ratio), duration(self.mean_ns));
+        writeln!(out, "  {share:>6}  {time:>10}  {}{saves}: {}", self.what, printable(&self.parts))
+    }
+}
+
+impl Display for Difference {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let more = duration(self.difference_ns);
+        writeln!(out, "{} takes {more} longer than {}:", printable(&self.subject), printable(&self.than))?;
+        let signed = |ns: f64| format!("{}{}", if ns < 0.0 { "−" } else { "+" }, duration(ns.abs()));
+        for line in &self.lines {
+            let role = line.role.as_deref().map_or_else(String::new, |role| format!("{}: ", printable(role)));
+            writeln!(out, "  {:>12}  {role}{}", signed(line.difference_ns), line.what)?;
+        }
+        writeln!(out, "  {:>12}  all else", signed(self.rest_ns))?;
+        if !self.phases.is_empty() {
+            let phase = |(name, ns): &(String, f64)| format!("{} {}", printable(name), signed(*ns));
+            writeln!(out, "  by phase: {}", self.phases.iter().map(phase).collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -61,7 +127,7 @@ mod tests {
         assert!(text.contains("  → Start one alone"), "{text}");
         // All but one, which lacks its table.
         let able = rules::all().len() - 1;
-        assert!(text.contains(&format!("1 finding by {able} rules\nthe rule run_queue can't tell: ")), "{text}");
+        assert!(text.contains(&format!("1 finding ({able} checks)\nnot checked: run_queue, because ")), "{text}");
         assert!(text.lines().all(|line| line.chars().all(|letter| !letter.is_control())), "{text:?}");
     }
 }

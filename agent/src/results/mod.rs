@@ -12,7 +12,7 @@ mod selection;
 
 pub use error::Error;
 pub use kind::Kind;
-pub use path::{PathElement, without_folders};
+pub use path::{PathElement, category_words, without_folders};
 pub use selection::Selection;
 
 use crate::record::{OfRun, Row, tables};

@@ -101,6 +101,22 @@ impl PathElement {
         }
     }
 
+    /// Who spent the time and where, in words, where the category is known already.
+    pub fn place(&self) -> String {
+        let place = match self.category.as_str() {
+            "kernel" | "block_io" | "rcu" | "timer" | "network" | "device" | "outside" => {
+                self.call().map_or(String::new(), |call| format!(" in {call}"))
+            }
+            _ => String::new(),
+        };
+        let detail = match (self.category.as_str(), self.detail.as_deref()) {
+            ("runnable", Some(who)) => format!(" while {who} had the CPU"),
+            ("exit" | "block_io" | "device" | "outside" | "unattributed", Some(detail)) => format!(" ({detail})"),
+            _ => String::new(),
+        };
+        format!("{}{place}{detail}", self.role.as_deref().unwrap_or("nobody"))
+    }
+
     /// Who spent the time on what, in words.
     pub fn words(&self) -> String {
         match &self.role {
@@ -122,6 +138,28 @@ impl PathElement {
             part("object", &self.object),
             part("detail", &self.detail)
         )
+    }
+}
+
+/// A category of the critical path in words.
+pub fn category_words(category: &str) -> &'static str {
+    match category {
+        "guest" => "guest code",
+        "exit" => "handling VM exits",
+        "kvm_run" => "guest code or the handling of its exits",
+        "user" => "own code",
+        "fault" => "page faults of own code",
+        "interrupt" => "interrupts during own code",
+        "kernel" => "kernel",
+        "runnable" => "runnable but not running",
+        "throttled" => "throttled by a CPU limit",
+        "block_io" => "waiting for a disk",
+        "rcu" => "waiting for RCU grace periods",
+        "timer" => "sleeping on timers",
+        "network" => "waiting for packets",
+        "device" => "waiting for devices",
+        "outside" => "waiting for others outside the sandbox",
+        _ => "not explained",
     }
 }
 

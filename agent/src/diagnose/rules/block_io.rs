@@ -1,9 +1,12 @@
 //! The start waits for a disk.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Group, Quantity, Rule, Weight},
+    diagnose::{
+        Case, Evidence, Finding, Group, Quantity, Rule, Topic,
+        starts::{self, Told},
+    },
     record::tables::Block,
-    report::units::{duration, percent, size},
+    report::units::size,
     results::Error,
 };
 use std::collections::BTreeMap;
@@ -22,48 +25,52 @@ impl Rule for BlockIo {
         "Starts that spend 25 % of their time or more waiting for block devices."
     }
 
+    fn topic(&self) -> Topic {
+        Topic::Starts
+    }
+
+    fn category(&self) -> Option<&'static str> {
+        Some("block_io")
+    }
+
     fn needs(&self) -> &'static [&'static str] {
         &["instances", "attribution", "block"]
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
         let block = case.table::<Block>()?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let Some(share) = case.share(group, |who| who.category == "block_io")? else { continue };
-            if share.ratio < TOLERATED {
-                continue;
-            }
-            let explained = group.explained();
-            let mut roles: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-            for row in block.rows.iter().filter(|row| explained.contains(row.instance_id.as_str())) {
-                let sum = roles.entry(&row.role).or_default();
-                sum.0 += 1;
-                sum.1 += row.size_bytes;
-            }
-            let (requests, bytes) = roles.values().fold((0, 0), |sum, role| (sum.0 + role.0, sum.1 + role.1));
-            let mut evidence = share.evidence();
-            evidence.extend(roles.iter().max_by_key(|(_, sum)| sum.1).map(|(role, (_, bytes))| {
-                let key = format!("sandbox={} role={role} size_bytes of all instances", group.sandbox);
-                Evidence::new("block", key, Quantity::Bytes(*bytes as f64))
-            }));
-            let per_start = |sum: u64| sum as f64 / explained.len() as f64;
-            findings.push(Finding {
-                rule: self.name(),
-                weight: Weight::Insight,
-                subject: group.subject(),
-                text: format!(
-                    "A start waits {} ({} of its time) for block devices: {:.0} requests, {}",
-                    duration(share.mean_ns),
-                    percent(share.ratio),
-                    per_start(requests),
-                    size(per_start(bytes))
-                ),
-                evidence,
-                next_step: next_step(group).to_owned(),
-            });
-        }
-        Ok(findings)
+        starts::above(
+            self,
+            case,
+            TOLERATED,
+            |element| element.category == "block_io",
+            |group, path, share| {
+                let explained = group.explained();
+                let mut roles: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+                for row in block.rows.iter().filter(|row| explained.contains(row.instance_id.as_str())) {
+                    let sum = roles.entry(&row.role).or_default();
+                    sum.0 += 1;
+                    sum.1 += row.size_bytes;
+                }
+                let (requests, bytes) = roles.values().fold((0, 0), |sum, role| (sum.0 + role.0, sum.1 + role.1));
+                let most = roles.iter().max_by_key(|(_, sum)| sum.1).map(|(role, (_, bytes))| {
+                    let key = format!("sandbox={} role={role} size_bytes of all instances", group.sandbox);
+                    Evidence::new("block", key, Quantity::Bytes(*bytes as f64))
+                });
+                let per_start = |sum: u64| sum as f64 / explained.len() as f64;
+                Ok(Some(Told {
+                    text: format!(
+                        "waits for block devices: {}{}. All threads together make {:.0} requests, {}",
+                        share.words(),
+                        path.without("block_io"),
+                        per_start(requests),
+                        size(per_start(bytes))
+                    ),
+                    evidence: most.into_iter().collect(),
+                    next_step: next_step(group).to_owned(),
+                }))
+            },
+        )
     }
 }
 
@@ -94,7 +101,7 @@ mod tests {
     #[test]
     fn a_start_that_reads_most_of_the_time_is_told_and_the_advice_fits_the_cache() {
         let mut scene = Scene::healthy();
-        scene.spend("runc", 0.6, Part::of("block_io", "runtime").within("read").by("device 8:0"));
+        scene.spend("runc", 0.6, Part::of("block_io", "runtime").within("read").about("/a/data").by("device 8:0"));
         for instance in scene.instances_of("runc") {
             instance.cache = "evicted".to_owned();
             instance.cache_resident_pages_count = Some(0);
@@ -102,11 +109,9 @@ mod tests {
         let probed = scene.probed("runc");
         scene.block.extend(probed.into_iter().flat_map(|id| [(id.clone(), block(8192)), (id, block(4096))]));
         let finding = scene.only_finding("block_io");
-        assert!(
-            finding.text.ends_with("(60.4 % of its time) for block devices: 2 requests, 12.0 KiB"),
-            "{}",
-            finding.text
-        );
+        assert!(finding.text.starts_with("For 60.4 % of a start"), "{}", finding.text);
+        assert!(finding.text.contains("in read(…/data) "), "{}", finding.text);
+        assert!(finding.text.ends_with("make 2 requests, 12.0 KiB"), "{}", finding.text);
         let last = finding.evidence.last().map(|row| row.value.clone());
         assert_eq!(last, Some(Quantity::Bytes(12.0 * 12.0 * 1024.0)));
         assert!(finding.next_step.contains("--cache primed"), "{}", finding.next_step);

@@ -1,9 +1,12 @@
 //! A guest boots slowly because the host handles its exits.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Quantity, Rule, Weight},
+    diagnose::{
+        Case, Evidence, Finding, Quantity, Rule, Topic,
+        starts::{self, Told},
+    },
     record::tables::Exit,
-    report::units::{duration, percent},
+    report::units::percent,
     results::Error,
 };
 use std::collections::BTreeMap;
@@ -28,50 +31,51 @@ impl Rule for Exits {
         "Guests of whose start 25 % or more is the host's handling of exits, such as page faults."
     }
 
+    fn topic(&self) -> Topic {
+        Topic::Starts
+    }
+
+    fn category(&self) -> Option<&'static str> {
+        Some("exit")
+    }
+
     fn needs(&self) -> &'static [&'static str] {
         &["instances", "attribution", "exits"]
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
         let exits = case.table::<Exit>()?;
-        let mut findings = Vec::new();
-        for group in case.groups() {
-            let Some(share) = case.share(group, |who| who.category == "exit")? else { continue };
-            if share.ratio < TOLERATED {
-                continue;
-            }
-            let mut by_reason: BTreeMap<&str, f64> = BTreeMap::new();
-            for (who, mean_ns) in &share.lines {
-                *by_reason.entry(who.detail.as_deref().unwrap_or("unknown")).or_default() += mean_ns;
-            }
-            let Some((&reason, &mean_ns)) = by_reason.iter().max_by(|one, other| one.1.total_cmp(other.1)) else {
-                continue;
-            };
-            let explained = group.explained();
-            let of_reason = |row: &&crate::results::Of<Exit>| {
-                explained.contains(row.instance_id.as_str()) && row.source == "kvm_exit" && row.reason == reason
-            };
-            let count: u64 = exits.rows.iter().filter(of_reason).map(|row| row.count).sum();
-            let mut evidence = share.evidence();
-            let key = format!("sandbox={} source=kvm_exit reason={reason} count of all instances", group.sandbox);
-            evidence.push(Evidence::new("exits", key, Quantity::Count(count)));
-            findings.push(Finding {
-                rule: self.name(),
-                weight: Weight::Insight,
-                subject: group.subject(),
-                text: format!(
-                    "The host handles exits for {} of a start ({}); {} of that is `{reason}`, {:.0} times per start{}",
-                    percent(share.ratio),
-                    duration(share.mean_ns),
-                    percent(mean_ns / share.mean_ns),
-                    count as f64 / explained.len() as f64,
-                    if is_page_fault(reason) { ": the guest touches memory for the first time" } else { "" }
-                ),
-                evidence,
-                next_step: next_step(reason).to_owned(),
-            });
-        }
-        Ok(findings)
+        starts::above(
+            self,
+            case,
+            TOLERATED,
+            |element| element.category == "exit",
+            |group, path, share| {
+                let mut by_reason: BTreeMap<&str, f64> = BTreeMap::new();
+                for part in &share.parts {
+                    *by_reason.entry(part.element.detail.as_deref().unwrap_or("unknown")).or_default() += part.mean_ns;
+                }
+                let most = by_reason.iter().max_by(|one, other| one.1.total_cmp(other.1));
+                let Some((&reason, &mean_ns)) = most else { return Ok(None) };
+                let explained = group.explained();
+                let of_reason = |row: &&crate::results::Of<Exit>| {
+                    explained.contains(row.instance_id.as_str()) && row.source == "kvm_exit" && row.reason == reason
+                };
+                let count: u64 = exits.rows.iter().filter(of_reason).map(|row| row.count).sum();
+                let key = format!("sandbox={} source=kvm_exit reason={reason} count of all instances", group.sandbox);
+                Ok(Some(Told {
+                    text: format!(
+                        "is the host that handles exits of the guest{}; {} of that is `{reason}`, {:.0} times per start{}",
+                        path.without("exit"),
+                        percent(mean_ns / share.mean_ns),
+                        count as f64 / explained.len() as f64,
+                        if is_page_fault(reason) { ": the guest touches memory for the first time" } else { "" }
+                    ),
+                    evidence: vec![Evidence::new("exits", key, Quantity::Count(count))],
+                    next_step: next_step(reason).to_owned(),
+                }))
+            },
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{
-        Case, Evidence, Finding, Quantity, Rule,
+        Case, Evidence, Finding, Quantity, Rule, Topic,
         pages::{NEEDS, Told, findings},
     },
     report::units::size,
@@ -23,6 +23,10 @@ impl Rule for GuestPageCache {
 
     fn about(&self) -> &'static str {
         "Guests whose memory equals pages of files that the host has in its page cache."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Memory
     }
 
     fn needs(&self) -> &'static [&'static str] {

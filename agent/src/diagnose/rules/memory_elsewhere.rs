@@ -1,7 +1,7 @@
 //! The host lost more, or less, memory than the instances' processes have: and to whom.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Quantity, Rule, Weight},
+    diagnose::{Case, Evidence, Finding, Quantity, Rule, Topic, Weight},
     record::tables,
     report::units::{counted, size},
     results::Error,
@@ -21,6 +21,10 @@ impl Rule for MemoryElsewhere {
 
     fn about(&self) -> &'static str {
         "Sandboxes that cost the host memory which no process of theirs has."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Memory
     }
 
     fn needs(&self) -> &'static [&'static str] {

@@ -2,6 +2,7 @@
 
 mod block_io;
 mod cache_state;
+mod cpu_limit;
 mod daemon;
 mod exits;
 mod failures;
@@ -10,9 +11,13 @@ mod lost_events;
 mod memory_elsewhere;
 mod not_merged;
 mod observer_effect;
+mod outside_wait;
+mod page_faults;
+mod rcu_wait;
 mod run_queue;
 mod spin_before_halt;
 mod timer_tick;
+mod timer_wait;
 mod unattributed;
 mod written;
 
@@ -26,8 +31,13 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &unattributed::Unattributed,
         &observer_effect::ObserverEffect,
         &cache_state::CacheState,
+        &rcu_wait::RCU_WAIT,
         &run_queue::RunQueue,
+        &cpu_limit::CPU_LIMIT,
         &block_io::BlockIo,
+        &timer_wait::TIMER_WAIT,
+        &outside_wait::OUTSIDE_WAIT,
+        &page_faults::PAGE_FAULTS,
         &daemon::Daemon,
         &exits::Exits,
         &timer_tick::TimerTick,

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{
-        Case, Evidence, Finding, Quantity, Rule,
+        Case, Evidence, Finding, Quantity, Rule, Topic,
         pages::{NEEDS, Told, findings},
     },
     report::units::{percent, size},
@@ -24,6 +24,10 @@ impl Rule for NotMerged {
 
     fn about(&self) -> &'static str {
         "Instances of whose memory KSM could free a large part."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Memory
     }
 
     fn needs(&self) -> &'static [&'static str] {

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{
-        Case, Evidence, Finding, Quantity, Rule, Weight,
+        Case, Evidence, Finding, Quantity, Rule, Topic, Weight,
         vcpu::{NEEDS, Vcpu, costliest},
     },
     report::units::{duration, percent},
@@ -34,6 +34,10 @@ impl Rule for SpinBeforeHalt {
 
     fn about(&self) -> &'static str {
         "vCPUs that compute for long after each wake-up, do nothing with their devices, and halt again."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Idle
     }
 
     fn needs(&self) -> &'static [&'static str] {

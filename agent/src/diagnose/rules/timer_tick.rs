@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{
-        Case, Evidence, Finding, Quantity, Rule, Weight,
+        Case, Evidence, Finding, Quantity, Rule, Topic, Weight,
         vcpu::{NEEDS, Vcpu, costliest},
     },
     report::units::percent,
@@ -35,6 +35,10 @@ impl Rule for TimerTick {
 
     fn about(&self) -> &'static str {
         "vCPUs that a timer of their guest wakes 50 times per second or more."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Idle
     }
 
     fn needs(&self) -> &'static [&'static str] {

@@ -161,12 +161,11 @@ fn sandbox_section(
                 details {
                     summary { "The " (lines.len().min(LINES)) " largest lines of the account" }
                     table {
-                        tr { th.number { "share" } th.number { "time" } th { "category" } th { "who" } th { "what" } }
+                        tr { th.number { "share" } th.number { "time" } th { "who" } th { "what" } }
                         @for (share, time_ns, who) in lines.iter().take(LINES) {
                             tr {
-                                td.number { (percent(*share)) } td.number { (duration(*time_ns)) } td { (who.category) }
-                                td { (who.role.as_deref().unwrap_or_default()) }
-                                td { (short(who.detail.as_deref().unwrap_or_default())) }
+                                td.number { (percent(*share)) } td.number { (duration(*time_ns)) } td { (who.role.as_deref().unwrap_or_default()) }
+                                td { (short(&who.what())) }
                             }
                         }
                     }
@@ -187,12 +186,11 @@ type Lines = Vec<(f64, f64, crate::results::PathElement)>;
 fn account(case: &Case, groups: &[&Group]) -> Result<Option<(Vec<Part>, Lines)>, Error> {
     let (mut sums, mut instances) = (BTreeMap::new(), 0.0);
     for group in groups {
-        match case.share(group, |_| true) {
-            Ok(Some(share)) => {
-                let count = group.explained().len() as f64;
-                instances += count;
-                for (who, mean_ns) in share.lines {
-                    *sums.entry(who).or_insert(0.0) += mean_ns * count;
+        match case.path(group) {
+            Ok(Some(path)) => {
+                instances += path.starts as f64;
+                for part in path.parts {
+                    *sums.entry(part.element).or_insert(0.0) += part.mean_ns * path.starts as f64;
                 }
             }
             Ok(None) => {}
