@@ -170,11 +170,16 @@ impl Scene {
     /// Lets the starts of a sandbox spend a share of their time on this, most of which they would save without it.
     pub fn spend(&mut self, sandbox: &str, share: f64, part: Part) {
         for id in self.probed(sandbox) {
-            self.attribution.retain(|(other, _)| *other != id);
-            self.savings.retain(|(other, _)| *other != id);
-            let instance = self.instances[&id].clone();
-            self.account(&id, &instance, &[(share, part)]);
+            self.spend_one(&id, share, part);
         }
+    }
+
+    /// The same for one start.
+    pub fn spend_one(&mut self, id: &str, share: f64, part: Part) {
+        self.attribution.retain(|(other, _)| other != id);
+        self.savings.retain(|(other, _)| other != id);
+        let instance = self.instances[id].clone();
+        self.account(id, &instance, &[(share, part)]);
     }
 
     /// The instances of a sandbox, to be changed.

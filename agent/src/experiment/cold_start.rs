@@ -13,7 +13,7 @@ use super::{
 use crate::{
     explain::declare_single_events,
     host::clock::unix_ns,
-    measure::page_cache::CacheState,
+    measure::{host_load, page_cache::CacheState},
     record::{Dataset, Manifest, Outcome},
     sandbox::{Sandbox, run_dir::RunDirectory},
     workload::Workload,
@@ -138,7 +138,7 @@ impl ColdStart {
                 workload: self.workload.clone(),
                 cache: self.cache,
                 probes: cell.probes,
-                found: BTreeMap::new(),
+                found: host_load::look().await?.conditions().into(),
             };
             let place = Place::new(dataset.run_id(), run_directory, position)?;
             let launcher = Arc::clone(&stage.launcher);

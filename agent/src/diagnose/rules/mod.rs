@@ -9,13 +9,18 @@ mod failures;
 mod guest_page_cache;
 mod lost_events;
 mod memory_elsewhere;
+mod missing_events;
+mod noisy_host;
 mod not_merged;
 mod observer_effect;
 mod outside_wait;
 mod page_faults;
 mod rcu_wait;
 mod run_queue;
+mod self_exec;
+mod serial_console;
 mod spin_before_halt;
+mod spread;
 mod timer_tick;
 mod timer_wait;
 mod unattributed;
@@ -28,6 +33,8 @@ pub fn all() -> &'static [&'static dyn Rule] {
     &[
         &failures::Failures,
         &lost_events::LostEvents,
+        &missing_events::MissingEvents,
+        &noisy_host::NoisyHost,
         &unattributed::Unattributed,
         &observer_effect::ObserverEffect,
         &cache_state::CacheState,
@@ -39,7 +46,10 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &outside_wait::OUTSIDE_WAIT,
         &page_faults::PAGE_FAULTS,
         &daemon::Daemon,
+        &self_exec::SelfExec,
         &exits::Exits,
+        &serial_console::SerialConsole,
+        &spread::Spread,
         &timer_tick::TimerTick,
         &spin_before_halt::SpinBeforeHalt,
         &memory_elsewhere::MemoryElsewhere,

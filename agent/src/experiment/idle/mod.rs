@@ -17,7 +17,7 @@ use super::{
 use crate::{
     correlate::Names,
     host::clock::unix_ns,
-    measure::page_cache::CacheState,
+    measure::{host_load, page_cache::CacheState},
     probe::Aggregate,
     record::{Dataset, Manifest, Outcome, tables},
     sandbox::{Sandbox, run_dir::RunDirectory},
@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 pub use parameters::Parameters;
 pub(super) use parameters::check_settle;
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 pub use watching::Watching;
 
 /// What is to be run.
@@ -133,7 +133,7 @@ impl Idle {
                 workload: self.workload.clone(),
                 cache: self.cache,
                 probes: cell.probes,
-                found: BTreeMap::new(),
+                found: host_load::look().await?.conditions().into(),
             };
             let place = Place::new(dataset.run_id(), run_directory, position)?;
             let (ended, window) = self.watching.watch(stage, aggregate, &subject, place).await;

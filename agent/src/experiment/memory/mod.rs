@@ -17,7 +17,7 @@ use super::{
 pub use crate::steady::{ContentPart, ContentSummary};
 use crate::{
     host::clock::unix_ns,
-    measure::{memory::fault, page_cache::CacheState},
+    measure::{host_load, memory::fault, page_cache::CacheState},
     record::{Dataset, Manifest, Outcome, tables},
     sandbox::{Sandbox, run_dir::RunDirectory},
     workload::Workload,
@@ -27,7 +27,7 @@ pub use merging::MergingSummary;
 pub use parameters::Parameters;
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 pub(super) use series::Series;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 pub use summary::{GuestSummary, Lost, MemorySummary, RoleSummary, SandboxMemory};
 
 /// What is to be run.
@@ -96,7 +96,7 @@ impl Memory {
                 workload: self.workload.clone(),
                 cache: self.cache,
                 probes: false,
-                found: BTreeMap::new(),
+                found: host_load::look().await?.conditions().into(),
             };
             let series = Series::new(self.together, subject, stage, run_directory, &mut dataset, progress, fault_ns);
             let (ended, gathered) = series.run(&mut position).await?;

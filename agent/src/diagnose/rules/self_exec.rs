@@ -1,0 +1,157 @@
+//! A program executes itself, so that its start-up is paid several times.
+
+use crate::{
+    diagnose::{Case, Evidence, Finding, Quantity, Rule, Topic, Weight, starts},
+    record::tables::Execution,
+    report::units::{duration, percent},
+    results::Error,
+};
+use std::collections::BTreeMap;
+
+/// Part of a start that the executions after the first take.
+const LEAST: f64 = 0.10;
+/// What a program calls itself.
+const ITSELF: &str = "/proc/self/exe";
+/// Programs that are executed again and again by design: who executes a shell does not execute himself.
+const OTHERS: [&str; 2] = ["sh", "bash"];
+
+pub(super) struct SelfExec;
+
+/// The executions of a program in one start.
+#[derive(Default)]
+struct Executed {
+    /// How often.
+    count: u64,
+    /// Their time on the critical path, without that of the first.
+    again_ns: u64,
+    /// What they are called.
+    commands: Vec<String>,
+}
+
+impl Rule for SelfExec {
+    fn name(&self) -> &'static str {
+        "self_exec"
+    }
+
+    fn about(&self) -> &'static str {
+        "Starts in which one program is executed several times, which takes 10 % or more of them."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Starts
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["instances", "attribution", "executions"]
+    }
+
+    fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
+        let table = case.table::<Execution>()?;
+        let mut findings = Vec::new();
+        for (group, path) in starts::of(case)? {
+            let explained = group.explained();
+            let mut programs: BTreeMap<String, Executed> = BTreeMap::new();
+            for instance in &explained {
+                for (program, one) in of_start(table.of(instance)) {
+                    let all = programs.entry(program).or_default();
+                    all.count += one.count;
+                    all.again_ns += one.again_ns;
+                    if all.commands.is_empty() {
+                        all.commands = one.commands;
+                    }
+                }
+            }
+            let starts = explained.len() as f64;
+            let Some((program, executed)) = programs.into_iter().max_by_key(|(_, executed)| executed.again_ns) else {
+                continue;
+            };
+            let (times, mean_ns) = (executed.count as f64 / starts, executed.again_ns as f64 / starts);
+            if times < 1.5 || mean_ns < LEAST * path.mean_ns {
+                continue;
+            }
+            let key = format!("sandbox={} program={program}, path_ns of all but the first of a start", group.sandbox);
+            findings.push(Finding {
+                rule: self.name(),
+                weight: Weight::Insight,
+                subject: group.subject(),
+                text: format!(
+                    "{program} is executed {times:.0} times per start (`{}`), and all but the first are {} of the critical path \
+                     ({}): each loads the program and initialises its runtime and packages anew",
+                    executed.commands.join("`, `"),
+                    duration(mean_ns),
+                    percent(mean_ns / path.mean_ns)
+                ),
+                evidence: vec![Evidence::new("executions", key, Quantity::Ns(mean_ns))],
+                next_step: "A runtime that does not execute itself (crun in place of runc), one process that creates and starts in place \
+                            of two commands, or a smaller program. The table `executions` has each with its arguments."
+                    .to_owned(),
+            });
+        }
+        Ok(findings)
+    }
+}
+
+/// The programs of a start by name, with their executions in order of time.
+fn of_start<'a>(rows: impl Iterator<Item = &'a Execution>) -> BTreeMap<String, Executed> {
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by_key(|row| row.start_ns);
+    // What each process last executed.
+    let mut running: BTreeMap<u32, String> = BTreeMap::new();
+    let mut programs: BTreeMap<String, Executed> = BTreeMap::new();
+    for row in rows {
+        let before = running.get(&row.tgid).or_else(|| running.get(row.parent_tgid.as_ref()?));
+        let name = match (row.program.as_str(), before) {
+            (program, Some(before)) if program == ITSELF || program.starts_with("/proc/self/fd/") => before.clone(),
+            (program, _) => program.rsplit('/').next().unwrap_or_default().to_owned(),
+        };
+        running.insert(row.tgid, name.clone());
+        if OTHERS.contains(&name.as_str()) {
+            continue;
+        }
+        let executed = programs.entry(name).or_default();
+        if executed.count > 0 {
+            executed.again_ns += row.path_ns;
+        }
+        executed.count += 1;
+        executed.commands.push(first_words(&row.arguments));
+    }
+    programs
+}
+
+/// The beginning of a command line: what tells executions of a program apart is among the first words.
+fn first_words(arguments: &str) -> String {
+    let name = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut words = arguments.split(' ');
+    let program = words.next().map(name).unwrap_or_default();
+    // Neither an option nor a path, which is the value of one.
+    words
+        .find(|word| !word.starts_with('-') && !word.contains('/'))
+        .map_or_else(|| program.clone(), |second| format!("{program} {second}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::testing::{Scene, execution};
+
+    #[test]
+    fn a_runtime_that_executes_itself_is_told_and_two_different_programs_are_not() {
+        let told = |second: &str| {
+            let mut scene = Scene::healthy();
+            for id in scene.probed("runc") {
+                let again = Execution { path_ns: 5_000_000, start_ns: 2, ..execution(second, "runc init") };
+                scene.executions.push((id.clone(), execution("/usr/sbin/runc", "/usr/sbin/runc --root /a run")));
+                scene.executions.push((id, again));
+            }
+            scene
+        };
+        let finding = told("/proc/self/exe").only_finding("self_exec");
+        assert!(
+            finding.text.starts_with("runc is executed 2 times per start (`runc run`, `runc init`)"),
+            "{}",
+            finding.text
+        );
+        assert!(finding.text.contains("are 5.00 ms of the critical path (19.5 %)"), "{}", finding.text);
+        assert!(told("/app").diagnose().findings.is_empty());
+    }
+}
