@@ -38,13 +38,13 @@ pub struct AccountLine {
     pub saves_ns: Option<f64>,
     /// Its largest parts, with their mean times.
     pub parts: String,
-    /// Why its largest part takes time.
-    pub why: &'static str,
+    /// Why it takes time.
+    pub why: String,
     /// What can be done about that.
-    pub next_step: &'static str,
+    pub next_step: String,
 }
 
-/// The accounts of a run's kinds of starts; none if it has no probes.
+/// The accounts of a run's kinds of starts, the fastest first; none if it has no probes.
 ///
 /// # Errors
 /// When a table can't be read.
@@ -57,8 +57,10 @@ pub fn of(case: &Case<'_>) -> Result<Vec<Account>, Error> {
         let mut lines = Vec::new();
         for category in path.categories() {
             let share = path.category(category);
-            let Some(largest) = share.parts.first().filter(|_| share.ratio >= LEAST) else { continue };
-            let advice = advice::on(&largest.element);
+            if share.ratio < LEAST {
+                continue;
+            }
+            let advices = advice::of(&share);
             lines.push(AccountLine {
                 category: category.to_owned(),
                 what: category_words(category),
@@ -66,15 +68,17 @@ pub fn of(case: &Case<'_>) -> Result<Vec<Account>, Error> {
                 mean_ns: share.mean_ns,
                 saves_ns: path.saves_without(category),
                 parts: share.places(),
-                why: advice.why,
-                next_step: advice.next_step,
+                why: advice::joined(&advices, |advice| advice.why),
+                next_step: advice::joined(&advices, |advice| advice.next_step),
             });
         }
         lines.sort_by(|one, other| other.mean_ns.total_cmp(&one.mean_ns));
         let rest_ns = path.mean_ns - lines.iter().map(|line| line.mean_ns).sum::<f64>();
         Account { subject: group.subject(), starts_count: path.starts, mean_ns: path.mean_ns, lines, rest_ns }
     });
-    Ok(accounts.collect())
+    let mut accounts: Vec<_> = accounts.collect();
+    accounts.sort_by(|one, other| one.mean_ns.total_cmp(&other.mean_ns));
+    Ok(accounts)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Why time on a critical path is spent as it is, and what can be done about it: one mechanism per kind of element, and closer ones
 //! where the system call and what it is about tell more.
 
+use super::Share;
 use crate::results::PathElement;
 
 /// What is known of an element.
@@ -12,8 +13,31 @@ pub struct Advice {
     pub next_step: &'static str,
 }
 
+/// Part of a share from which an element is worth an advice of its own.
+const LARGE: f64 = 0.25;
+
+/// The advice on a share of the path of one category: on each of its large parts, or on the category where it has none.
+pub fn of(share: &Share<'_>) -> Vec<Advice> {
+    let large = share.parts.iter().filter(|part| part.mean_ns >= LARGE * share.mean_ns);
+    let mut all: Vec<Advice> = Vec::new();
+    for advice in large.map(|part| on(&part.element)) {
+        if !all.contains(&advice) {
+            all.push(advice);
+        }
+    }
+    if let (true, Some(part)) = (all.is_empty(), share.parts.first()) {
+        all.push(on(&PathElement { role: None, syscall: None, object: None, detail: None, ..part.element.clone() }));
+    }
+    all
+}
+
+/// Sentences one after the other.
+pub fn joined(advices: &[Advice], sentence: impl Fn(&Advice) -> &'static str) -> String {
+    advices.iter().map(sentence).collect::<Vec<_>>().join(" ")
+}
+
 /// The advice on an element.
-pub fn on(element: &PathElement) -> Advice {
+fn on(element: &PathElement) -> Advice {
     let (why, next_step) = match element.category.as_str() {
         "rcu" => on_grace_period(element),
         "runnable" => on_run_queue(element),
@@ -144,7 +168,7 @@ fn on_call(element: &PathElement) -> (&'static str, &'static str) {
             "KVM or another driver works for the VMM.",
             "A smaller machine (memory, vCPUs, devices), or one that is restored from a snapshot.",
         ),
-        _ => ("The kernel works in a system call.", "The table `syscalls` has their counts and times by role."),
+        _ => ("The kernel works in system calls.", "The table `syscalls` has their counts and times by role."),
     }
 }
 

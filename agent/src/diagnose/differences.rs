@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 /// Share of a difference from which an element is a line of its own.
 const LEAST: f64 = 0.05;
+/// Part of the faster starts' time by which others have to be slower for a comparison.
+const SLOWER: f64 = 0.10;
 
 /// Why a kind of starts takes longer than the fastest.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,7 +59,7 @@ pub fn of(case: &Case<'_>) -> Result<Vec<Difference>, Error> {
         let Some((fastest, its_path)) = alike.min_by(|one, other| one.1.mean_ns.total_cmp(&other.1.mean_ns)) else {
             continue;
         };
-        if fastest.kind != group.kind {
+        if path.mean_ns - its_path.mean_ns > SLOWER * its_path.mean_ns {
             differences.push(difference(case, (group, path), (fastest, its_path))?);
         }
     }

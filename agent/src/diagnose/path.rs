@@ -112,8 +112,10 @@ impl Path {
 }
 
 impl Share<'_> {
-    /// Parts that are worth a look.
-    const SHOWN: usize = 3;
+    /// Parts that are shown at most.
+    const SHOWN: usize = 4;
+    /// Part of the share that each has to be, unless it is the largest.
+    const WORTH: f64 = 0.05;
 
     /// The largest parts in words, with their times.
     pub fn words(&self) -> String {
@@ -126,17 +128,25 @@ impl Share<'_> {
     }
 
     fn list(&self, words: impl Fn(&PathElement) -> String) -> String {
-        let words = |part: &&Part| format!("{} {}", words(&part.element), duration(part.mean_ns));
-        let mut all: Vec<_> = self.parts.iter().take(Self::SHOWN).map(words).collect();
-        if self.parts.len() > Self::SHOWN {
-            all.push("…".to_owned());
+        let shown: Vec<_> =
+            self.shown().map(|part| format!("{} {}", words(&part.element), duration(part.mean_ns))).collect();
+        let more = self.parts.len() - shown.len();
+        match more {
+            0 => shown.join(", "),
+            _ => format!("{} and {more} more", shown.join(", ")),
         }
-        all.join(", ")
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Part> {
+        let first = self.parts.iter().take(1);
+        let next =
+            self.parts.iter().take(Self::SHOWN).skip(1).filter(|part| part.mean_ns >= Self::WORTH * self.mean_ns);
+        first.chain(next).copied()
     }
 
     /// The largest parts as evidence.
     pub fn evidence(&self) -> Vec<Evidence> {
-        let row = |part: &&Part| Evidence::new("attribution", part.element.key(), Quantity::Ns(part.mean_ns));
-        self.parts.iter().take(Self::SHOWN).map(row).collect()
+        let row = |part: &Part| Evidence::new("attribution", part.element.key(), Quantity::Ns(part.mean_ns));
+        self.shown().map(row).collect()
     }
 }

@@ -101,11 +101,17 @@ impl Rule for CategoryRule {
             self.least,
             |element| element.category == self.category,
             |_, path, share| {
-                let advice = share.parts.first().map(|part| advice::on(&part.element));
-                Ok(advice.map(|advice| Told {
-                    text: format!("{}: {}{}. {}", self.does, share.words(), path.without(self.category), advice.why),
+                let advices = advice::of(share);
+                Ok(Some(Told {
+                    text: format!(
+                        "{}: {}{}. {}",
+                        self.does,
+                        share.places(),
+                        path.without(self.category),
+                        advice::joined(&advices, |advice| advice.why)
+                    ),
                     evidence: Vec::new(),
-                    next_step: advice.next_step.to_owned(),
+                    next_step: advice::joined(&advices, |advice| advice.next_step),
                 }))
             },
         )

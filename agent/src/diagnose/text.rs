@@ -5,7 +5,10 @@ use crate::{
     printable::printable,
     report::units::{counted, duration, percent},
 };
-use std::fmt::{self, Display, Formatter};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display, Formatter},
+};
 
 impl Display for Diagnosis {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -16,21 +19,19 @@ impl Display for Diagnosis {
 impl Display for RunDiagnosis {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "run {} ({})", self.run_id, printable(&self.experiment))?;
+        let mut said = BTreeSet::new();
         for account in &self.accounts {
             write!(out, "\n{account}")?;
             for line in &account.lines {
                 write!(out, "{line}")?;
-                // Its finding says the same, and more closely.
-                if !self.explains(&account.subject, &line.category) {
-                    writeln!(out, "{:22}{} → {}", "", printable(line.why), printable(line.next_step))?;
+                // Its finding says the same, and more closely; and once is enough.
+                if !self.explains(&account.subject, &line.category) && said.insert(&line.why) {
+                    wrapped(out, 22, "", &line.why)?;
+                    wrapped(out, 22, "→ ", &line.next_step)?;
                 }
             }
-            writeln!(
-                out,
-                "  {:>6}  {:>10}  all else",
-                percent(account.rest_ns / account.mean_ns),
-                duration(account.rest_ns)
-            )?;
+            let (share, time) = (percent(account.rest_ns / account.mean_ns), duration(account.rest_ns));
+            writeln!(out, "  {share:>6}  {time:>10}  all else")?;
         }
         for difference in &self.differences {
             write!(out, "\n{difference}")?;
@@ -74,7 +75,8 @@ impl Display for AccountLine {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let saves = self.saves_ns.map_or_else(String::new, |ns| format!(" (without it {} less)", duration(ns)));
         let (share, time) = (percent(self.share_ratio), duration(self.mean_ns));
-        writeln!(out, "  {share:>6}  {time:>10}  {}{saves}: {}", self.what, printable(&self.parts))
+        writeln!(out, "  {share:>6}  {time:>10}  {}{saves}", self.what)?;
+        wrapped(out, 22, "", &self.parts)
     }
 }
 
@@ -100,13 +102,24 @@ impl Display for Finding {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         // What a guest wrote may be in any of these.
         writeln!(out, "{} [{} {}]", printable(&self.subject), self.weight.name(), self.rule)?;
-        writeln!(out, "  {}.", printable(&self.text).trim_end_matches('.'))?;
+        wrapped(out, 2, "", &format!("{}.", self.text.trim_end_matches('.')))?;
         for row in &self.evidence {
             let value = row.value.to_string();
             writeln!(out, "    {:>12}  {}: {}", printable(&value), row.table, printable(&row.key))?;
         }
-        writeln!(out, "  → {}", printable(&self.next_step))
+        wrapped(out, 2, "→ ", &self.next_step)
     }
+}
+
+/// Columns of a line, as wide as text is easily read. Evidence is not wrapped: it is for the eye that looks for a row, and for search.
+const COLUMNS: usize = 110;
+
+/// Text in lines of this indentation, the first of which begins with a mark. What a guest wrote may be in it.
+fn wrapped(out: &mut Formatter<'_>, indent: usize, mark: &str, text: &str) -> fmt::Result {
+    let first = format!("{:indent$}{mark}", "");
+    let next = " ".repeat(first.chars().count());
+    let options = textwrap::Options::new(COLUMNS).initial_indent(&first).subsequent_indent(&next).break_words(false);
+    writeln!(out, "{}", textwrap::fill(&printable(text).to_string(), options))
 }
 
 #[cfg(test)]

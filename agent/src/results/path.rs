@@ -64,7 +64,11 @@ impl PathElement {
         let call = self.syscall.as_deref()?;
         Some(match &self.object {
             _ if call == "page fault" => "a page fault".to_owned(),
-            Some(object) => format!("{call}({object})"),
+            // Of an `ioctl` the request is known.
+            Some(object) => match call.strip_suffix(')') {
+                Some(request) => format!("{request}, {object})"),
+                None => format!("{call}({object})"),
+            },
             None => call.to_owned(),
         })
     }
@@ -110,6 +114,7 @@ impl PathElement {
             _ => String::new(),
         };
         let detail = match (self.category.as_str(), self.detail.as_deref()) {
+            ("runnable", Some("idle CPU")) => " while an idle CPU woke up".to_owned(),
             ("runnable", Some(who)) => format!(" while {who} had the CPU"),
             ("exit" | "block_io" | "device" | "outside" | "unattributed", Some(detail)) => format!(" ({detail})"),
             _ => String::new(),
@@ -195,6 +200,8 @@ mod tests {
             element("block_io", Some("page fault"), None, Some("device 8:0")).what(),
             "waiting for a disk (device 8:0) in a page fault"
         );
+        let ioctl = element("kernel", Some("ioctl(KVM_CREATE_VM)"), Some("/kvm"), None);
+        assert_eq!(ioctl.what(), "kernel in ioctl(KVM_CREATE_VM, /kvm)");
         assert_eq!(queue.removable().detail, None);
         assert_eq!(rcu.key(), "category=rcu role=runtime syscall=write object=…/cgroup.procs detail=rcu_preempt");
     }

@@ -19,6 +19,6 @@ mod tests {
         let mut scene = Scene::healthy();
         scene.spend("runc", 0.4, Part::of("throttled", "workload"));
         let finding = scene.only_finding("cpu_limit");
-        assert!(finding.text.contains("it is throttled by its CPU limit: workload"), "{}", finding.text);
+        assert!(finding.text.contains("it is throttled by its CPU limit: workload "), "{}", finding.text);
     }
 }

@@ -19,10 +19,6 @@ mod tests {
         let mut scene = Scene::healthy();
         scene.spend("process", 0.7, Part::of("outside", "workload").within("recvfrom").by("postgres"));
         let finding = scene.only_finding("outside_wait");
-        assert!(
-            finding.text.contains("workload: waiting for postgres, outside the sandbox in recvfrom"),
-            "{}",
-            finding.text
-        );
+        assert!(finding.text.contains("workload in recvfrom (postgres)"), "{}", finding.text);
     }
 }

@@ -19,6 +19,6 @@ mod tests {
         let mut scene = Scene::healthy();
         scene.spend("process", 0.5, Part::of("fault", "workload"));
         let finding = scene.only_finding("page_faults");
-        assert!(finding.text.contains("workload: page faults of own code"), "{}", finding.text);
+        assert!(finding.text.contains("it handles page faults: workload "), "{}", finding.text);
     }
 }

@@ -60,18 +60,18 @@ impl Rule for RunQueue {
                     Evidence::new("sched", key, Quantity::Count(count))
                 });
                 let cpus = case.about().cpus_count.map_or_else(String::new, |cpus| format!(" of {cpus} CPUs"));
-                let advice = share.parts.first().map(|part| advice::on(&part.element));
-                Ok(advice.map(|advice| Told {
-                text: format!(
-                    "could run and had no CPU: {}{}. {} All its threads were preempted {:.0} times per start, on a host{cpus}",
-                    holders(share),
-                    path.without("runnable"),
-                    advice.why,
-                    total as f64 / explained.len() as f64
-                ),
-                evidence: most.into_iter().collect(),
-                next_step: advice.next_step.to_owned(),
-            }))
+                let advices = advice::of(share);
+                Ok(Some(Told {
+                    text: format!(
+                        "could run and had no CPU: {}{}. {} All its threads were preempted {:.0} times per start, on a host{cpus}",
+                        holders(share),
+                        path.without("runnable"),
+                        advice::joined(&advices, |advice| advice.why),
+                        total as f64 / explained.len() as f64
+                    ),
+                    evidence: most.into_iter().collect(),
+                    next_step: advice::joined(&advices, |advice| advice.next_step),
+                }))
             },
         )
     }

@@ -75,8 +75,8 @@ impl Rule for SelfExec {
                 weight: Weight::Insight,
                 subject: group.subject(),
                 text: format!(
-                    "{program} is executed {times:.0} times per start (`{}`), and all but the first are {} of the critical path \
-                     ({}): each loads the program and initialises its runtime and packages anew",
+                    "{program} is executed {times:.0} times per start (`{}`). All but the first are on the critical path for {} ({}), and \
+                     each of them loads the program and initialises its runtime and packages before it does anything",
                     executed.commands.join("`, `"),
                     duration(mean_ns),
                     percent(mean_ns / path.mean_ns)
@@ -151,7 +151,7 @@ mod tests {
             "{}",
             finding.text
         );
-        assert!(finding.text.contains("are 5.00 ms of the critical path (19.5 %)"), "{}", finding.text);
+        assert!(finding.text.contains("on the critical path for 5.00 ms (19.5 %)"), "{}", finding.text);
         assert!(told("/app").diagnose().findings.is_empty());
     }
 }

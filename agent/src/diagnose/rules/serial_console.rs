@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Part of a start that is worth doing something about.
-const LEAST: f64 = 0.05;
+const LEAST: f64 = 0.10;
 /// Data registers of the four serial ports of a PC.
 const PORTS: [&str; 4] = ["0x3f8", "0x2f8", "0x3e8", "0x2e8"];
 
@@ -20,7 +20,7 @@ impl Rule for SerialConsole {
     }
 
     fn about(&self) -> &'static str {
-        "Guests of whose start 5 % or more is exits for bytes that they write to a serial console."
+        "Guests of whose start 10 % or more is exits for bytes that they write to a serial console."
     }
 
     fn topic(&self) -> Topic {

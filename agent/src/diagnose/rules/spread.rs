@@ -15,8 +15,10 @@ const STARTS: usize = 10;
 const SPREAD: f64 = 0.25;
 /// Share of the variance that an element has to explain.
 const EXPLAINED: f64 = 0.6;
-/// By so much of a mode's own spread the gap between two modes has to be larger than any other.
+/// Distance of two modes as a part of the median.
 const GAP: f64 = 0.15;
+/// Fewer starts are no mode.
+const MODE: usize = 3;
 
 pub(super) struct Spread;
 
@@ -112,7 +114,8 @@ fn modes(group: &Group) -> String {
     let inner = &walls[tenth..walls.len() - tenth];
     let gap = (1..inner.len())
         .max_by(|&one, &other| (inner[one] - inner[one - 1]).total_cmp(&(inner[other] - inner[other - 1])));
-    let Some(gap) = gap.filter(|&gap| inner[gap] - inner[gap - 1] > GAP * inner[inner.len() / 2]) else {
+    let is_wide = |gap: usize| inner[gap] - inner[gap - 1] > GAP * inner[inner.len() / 2];
+    let Some(gap) = gap.filter(|&gap| is_wide(gap) && gap.min(inner.len() - gap) >= MODE) else {
         return String::new();
     };
     let middle = |mode: &[f64]| duration(mode[mode.len() / 2]);

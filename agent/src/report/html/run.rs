@@ -6,7 +6,7 @@ use super::{
     memory, suite, windows,
 };
 use crate::{
-    diagnose::{Case, Finding, Group, RunDiagnosis},
+    diagnose::{Case, Difference, Finding, Group, RunDiagnosis},
     experiment::{SandboxSummary, Summary},
     record::tables::{self, EventCount},
     report::units::{counted, duration, percent},
@@ -45,6 +45,9 @@ pub(super) fn section(run: &Run, diagnosis: &RunDiagnosis) -> Result<Markup, Err
         @for section in further.iter().flatten() { (section) }
         @if !sandboxes.is_empty() {
             section { h2 { "Where the time goes" } @for sandbox in &sandboxes { (sandbox) } }
+        }
+        @if !diagnosis.differences.is_empty() {
+            section { h2 { "Why some take longer" } (differences(&diagnosis.differences)) }
         }
         section { h2 { "Lost events" } (lost) }
         section {
@@ -234,6 +237,28 @@ fn lost(run: &Run) -> Result<Markup, Error> {
             }
         }
     })
+}
+
+/// What makes slower sandboxes slower than the fastest.
+fn differences(differences: &[Difference]) -> Markup {
+    let signed = |ns: f64| format!("{}{}", if ns < 0.0 { "−" } else { "+" }, duration(ns.abs()));
+    html! {
+        @for difference in differences {
+            details {
+                summary { (difference.subject) ": " (signed(difference.difference_ns)) " to " (difference.than) }
+                table {
+                    @for line in &difference.lines {
+                        tr {
+                            td.number { (signed(line.difference_ns)) }
+                            td { (line.role.as_deref().unwrap_or_default()) }
+                            td { (line.what) }
+                        }
+                    }
+                    tr { td.number { (signed(difference.rest_ns)) } td {} td { "all else" } }
+                }
+            }
+        }
+    }
 }
 
 /// The manifest, line by line.
