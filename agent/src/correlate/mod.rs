@@ -41,4 +41,6 @@ pub use timeline::{Counter, Flow, VcpuSlice, counters, flows, vcpu_slices};
 pub use view::View;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

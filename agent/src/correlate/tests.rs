@@ -1,127 +1,18 @@
 //! Written-down recordings with known accounts, and random ones that must add up.
 
+use super::testing::*;
 use super::{
     Activity, Bystander, Called, Category, Detail, Duty, Element, Graph, Histories, Missing, Names, Saving, Source,
     Span, Text, ThreadTotals, View, calls, exits, file_calls, flows, threads, vcpu_slices, wakeups,
 };
-use crate::{probe::Record, role::RoleRule};
+use crate::probe::Record;
 use bytemuck::Zeroable;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sandscope_ebpf::event::{
-    Block, Exec, Faults, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, NO_SYSCALL, Object, ObjectKind,
-    PAGE_FAULT, Switch, Syscall, THROTTLED, TaskNew, Traps, Wake, WakeCause,
+    Block, Faults, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, PAGE_FAULT, Syscall, THROTTLED, Traps,
+    WakeCause,
 };
 use sandscope_ebpf::map::FileUse;
-
-const SCOPE: u16 = 3;
-const LAUNCHER: u32 = 10;
-const PROCESS: u32 = 20;
-const OTHER: u32 = 30;
-/// A thread of a daemon.
-const DAEMON: u32 = 40;
-/// The reader of the console, of which nothing is ever seen here: it must explain nothing.
-const CONSOLE: u32 = 50;
-/// Some thread outside.
-const STRANGER: u32 = 99;
-/// Numbers of system calls on x86-64, and on other architectures of calls that do not send anything.
-const READ: i32 = 0;
-const WAIT: i32 = 61;
-const INTERRUPTIBLE: u32 = 1;
-const UNINTERRUPTIBLE: u32 = 2;
-const DEAD: u32 = 0x80;
-const IOCTL: i32 = 16;
-const KVM_RUN: u64 = 0xae80;
-
-const RULES: &[RoleRule] = &[
-    RoleRule { role: "sentry", contains: "boot", forked: Some("stub") },
-    RoleRule { role: "runtime", contains: "runsc", forked: None },
-];
-
-fn header(at_ns: u64, tid: u32, kind: Kind) -> Header {
-    Header { at_ns, tid, scope: SCOPE, kind: kind as u8, flags: 0 }
-}
-
-fn new_task(at_ns: u64, parent: u32, child_tid: u32) -> Record {
-    Record::TaskNew(TaskNew { header: header(at_ns, parent, Kind::TaskNew), child_tid, ..TaskNew::zeroed() })
-}
-
-/// A thread of the same process.
-fn new_thread(at_ns: u64, parent: u32, child_tid: u32) -> Record {
-    const CLONE_THREAD: u64 = 0x10000;
-    let header = header(at_ns, parent, Kind::TaskNew);
-    Record::TaskNew(TaskNew { header, child_tid, clone_flags: CLONE_THREAD, tgid: parent })
-}
-
-fn exec(at_ns: u64, tid: u32, args: &[u8]) -> Record {
-    let mut exec = Exec { header: header(at_ns, tid, Kind::Exec), ..Exec::zeroed() };
-    exec.args[..args.len()].copy_from_slice(args);
-    exec.args_bytes = args.len() as u32;
-    exec.old_tid = tid;
-    Record::Exec(Box::new(exec))
-}
-
-/// A CPU goes from `prev` to `next`; threads other than the stranger are in scope.
-fn switch(at_ns: u64, prev: u32, prev_state: u32, next: u32) -> Record {
-    let scope = |tid| if tid == STRANGER { 0 } else { SCOPE };
-    let mut header = header(at_ns, prev, Kind::Switch);
-    header.scope = scope(prev);
-    let mut record = Switch::zeroed();
-    record.header = header;
-    (record.next_tid, record.next_scope) = (next, scope(next));
-    (record.prev_state, record.syscall) = (prev_state, NO_SYSCALL);
-    Record::Switch(record)
-}
-
-fn wake(at_ns: u64, tid: u32, cause: WakeCause, detail: u64, waker_comm: &[u8]) -> Record {
-    let mut header = header(at_ns, tid, Kind::Wake);
-    header.flags = cause as u8;
-    let mut record = Wake { header, detail, waker_tid: STRANGER, ..Wake::zeroed() };
-    record.waker_comm[..waker_comm.len()].copy_from_slice(waker_comm);
-    Record::Wake(record)
-}
-
-fn syscall(since_ns: u64, at_ns: u64, tid: u32, number: i32, arg: u64) -> Record {
-    let header = header(at_ns, tid, Kind::Syscall);
-    Record::Syscall(Syscall { header, since_ns, arg, number, ..Syscall::zeroed() })
-}
-
-/// The same, in a system call.
-fn leaves_in(call: i32, since_ns: u64, record: Record) -> Record {
-    let Record::Switch(mut switch) = record else { panic!("a switch") };
-    (switch.syscall, switch.syscall_since_ns) = (call, since_ns);
-    Record::Switch(switch)
-}
-
-/// The same, with the CPU time that the leaving task has had.
-fn having_run(exec_ns: u64, record: Record) -> Record {
-    let Record::Switch(mut switch) = record else { panic!("a switch") };
-    switch.prev_exec_ns = exec_ns;
-    Record::Switch(switch)
-}
-
-/// A task is woken by another one in scope.
-fn wakes(at_ns: u64, waker: u32, tid: u32) -> Record {
-    let Record::Wake(mut wake) = wake(at_ns, tid, WakeCause::Task, 0, b"x") else { panic!("a wake-up") };
-    (wake.waker_tid, wake.waker_scope) = (waker, SCOPE);
-    Record::Wake(wake)
-}
-
-/// A packet arrives, while a task in scope has the CPU.
-fn packet(at_ns: u64, tid: u32, running: u32) -> Record {
-    let Record::Wake(mut wake) = wake(at_ns, tid, WakeCause::Softirq, 3, b"x") else { panic!("a wake-up") };
-    (wake.waker_tid, wake.waker_scope) = (running, SCOPE);
-    Record::Wake(wake)
-}
-
-fn source() -> Source {
-    let bystander = |tid, role: &str, duty| Bystander { tid, role: role.to_owned(), duty, until_ns: None };
-    let bystanders = vec![
-        bystander(LAUNCHER, "launcher", Duty::Acts),
-        bystander(DAEMON, "daemon", Duty::Serves),
-        bystander(CONSOLE, "console", Duty::Listens),
-    ];
-    Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: 0 }
-}
 
 fn histories(records: &[Record]) -> Histories {
     Histories::of(records, source(), &[])
@@ -199,16 +90,6 @@ impl Account {
 fn unexplained(account: &Account) -> u64 {
     let not = |(element, ..): &&(Element, String, String)| element.charge.category == Category::Unattributed;
     account.elements.iter().filter(not).map(|(element, ..)| element.time_ns()).sum()
-}
-
-/// The launcher forks at 100, the process gets a CPU at 110 and executes at 130.
-fn launch() -> Vec<Record> {
-    vec![
-        new_task(100, LAUNCHER, PROCESS),
-        switch(105, LAUNCHER, INTERRUPTIBLE, STRANGER),
-        switch(110, STRANGER, 0, PROCESS),
-        exec(130, PROCESS, b"runsc\0run\0"),
-    ]
 }
 
 /// A daemon is woken at 100, runs from 110 on, waits for a disk in `fsync` from 150 to 250, and runs from 260 to 300.
@@ -305,15 +186,6 @@ fn a_wait_for_a_grace_period_is_one_whatever_disk_is_busy_beside_it() {
     assert_eq!(account.object(Category::Rcu), Some("/a/cgroup.procs"));
     assert_eq!(account.object(Category::Kernel), Some("/a/cgroup.procs"));
     assert_eq!(account.saves(Category::Rcu), 40);
-}
-
-fn object(since_ns: u64, at_ns: u64, tid: u32, parts: &[&str]) -> Record {
-    let mut object = Object { header: header(at_ns, tid, Kind::Object), since_ns, ..Object::zeroed() };
-    object.header.flags = ObjectKind::File as u8;
-    for (place, part) in object.name.iter_mut().zip(parts) {
-        place[..part.len()].copy_from_slice(part.as_bytes());
-    }
-    Record::Object(Box::new(object))
 }
 
 #[test]

@@ -84,6 +84,16 @@ impl Explanation {
         &self.start.savings
     }
 
+    /// What its threads did until they were asked for more.
+    pub fn sched(&self) -> &[tables::Sched] {
+        &self.start.sched
+    }
+
+    /// Records by kind; empty without probes.
+    pub fn events(&self) -> &[tables::EventCount] {
+        &self.events
+    }
+
     /// Its block requests.
     pub fn block(&self) -> &[tables::Block] {
         &self.rows.block
