@@ -126,7 +126,7 @@ def test_phases_and_account_are_those_of_the_tables_to_the_nanosecond(probed: Pa
         [track] = trace.below(name, "phases")
         seen = [(event.name, start - launch, end - launch) for start, end, event in trace.slices(track)]
         assert seen == of(results, "phases", row).select("phase", "start_ns", "end_ns").rows()
-        account = trace.below(name, "where the time went")
+        account = trace.below(name, "critical path")
         assert len(account) == row["probes"]
         if account:
             by_category = of(results, "attribution", row).group_by("category").agg(pl.col("time_ns").sum())
@@ -225,7 +225,7 @@ def test_stacks_add_up_to_the_table(probed: Path, tmp_path: Path, view: str, tab
     for stack, time in stacks:
         of_sandbox[stack.split(";")[0]] += int(time)
     assert of_sandbox == Counter(dict(frame.group_by("sandbox").agg(pl.col("time_ns").sum()).iter_rows()))
-    on_cpu = {"guest", "exit", "kvm_run", "user", "kernel"}
+    on_cpu = {"guest", "exit", "kvm_run", "user", "fault", "interrupt", "kernel"}
     seen = sum(int(time) for stack, time in stacks if "on CPU" in stack.split(";"))
     assert seen == frame.filter(pl.col("category").is_in(on_cpu))["time_ns"].sum()
     drawing = tmp_path / "flames.svg"

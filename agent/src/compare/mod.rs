@@ -7,11 +7,13 @@
 
 mod conditions;
 mod metrics;
+mod path;
 mod text;
 mod verdict;
 
 pub use conditions::Changed;
 pub use metrics::{Metric, Unit};
+pub use path::{ElementDifference, PathDifference};
 pub use verdict::{LEAST, SIGNIFICANT, Verdict};
 
 use crate::results::{Error, Results};
@@ -30,6 +32,8 @@ pub struct Comparison {
     pub changed_conditions: Vec<Changed>,
     /// One per metric, sandbox and workload that both sides have: primary ones first.
     pub rows: Vec<Row>,
+    /// Which elements of the critical path make the differences of starts.
+    pub paths: Vec<PathDifference>,
     /// Sandboxes and workloads that only one side has.
     pub unpaired: Vec<String>,
 }
@@ -71,6 +75,11 @@ pub struct Row {
 }
 
 impl Comparison {
+    /// Whether something besides what is compared may have made the differences.
+    pub fn conditions_differ(&self) -> bool {
+        !self.changed_conditions.is_empty()
+    }
+
     /// Whether a primary metric became worse, by more than this.
     pub fn has_regression(&self, tolerated_ratio: f64) -> bool {
         let above = |row: &&Row| {
@@ -111,6 +120,7 @@ pub fn compare(a: &Results, b: &Results) -> Result<Comparison, Error> {
         b_runs: b.runs().iter().map(|run| run.id().to_owned()).collect(),
         changed_conditions: conditions::changed(a, b)?,
         rows,
+        paths: path::differences(a, b)?,
         unpaired: side_a.kinds_not_in(&side_b, "A").chain(side_b.kinds_not_in(&side_a, "B")).collect(),
     })
 }

@@ -1,6 +1,6 @@
 //! A comparison as people read it: on a terminal, and as Markdown for where changes are discussed.
 
-use super::{Changed, Comparison, Row, SIGNIFICANT, Unit, Verdict};
+use super::{Changed, Comparison, ElementDifference, PathDifference, Row, SIGNIFICANT, Unit, Verdict};
 use crate::{
     printable::printable,
     report::units::{duration, percent, size},
@@ -12,6 +12,9 @@ const CONDITIONS: usize = 12;
 
 /// Characters of a condition's value that are shown: enough to tell hashes apart.
 const VALUE: usize = 24;
+
+/// Part of the median from which the difference of a path is shown.
+const PATHS: f64 = 0.05;
 
 /// Columns of the table.
 const HEADER: [&str; 9] = ["sandbox", "metric", "A", "B", "difference", "95 % interval", "p", "delta", "verdict"];
@@ -26,6 +29,12 @@ impl Comparison {
     /// Details that are not shown.
     fn alike(&self) -> usize {
         self.rows.iter().filter(|row| !row.primary).count() - self.shown(false).count()
+    }
+
+    /// Paths that differ enough to look at.
+    fn shown_paths(&self) -> impl Iterator<Item = &PathDifference> {
+        let ratio = |path: &PathDifference| (path.b_median_ns - path.a_median_ns).abs() / path.a_median_ns;
+        self.paths.iter().filter(move |path| ratio(path) >= PATHS)
     }
 
     fn introduction(&self) -> Vec<String> {
@@ -51,8 +60,14 @@ impl Comparison {
         let counted = verdicts.map(|verdict| (count(verdict), verdict.name()));
         let counted: Vec<_> =
             counted.iter().filter(|(count, _)| *count > 0).map(|(n, name)| format!("{n} {name}")).collect();
+        let differ = if self.conditions_differ() {
+            "; conditions differ, so that these tell that figures changed, not that what was compared changed them"
+        } else {
+            ""
+        };
         let verdicts = if counted.is_empty() { "nothing to compare".to_owned() } else { counted.join(", ") };
-        let mut lines = vec![format!("Primary metrics: {verdicts} (level of significance {}).", percent(SIGNIFICANT))];
+        let mut lines =
+            vec![format!("Primary metrics: {verdicts} (level of significance {}){differ}.", percent(SIGNIFICANT))];
         if self.alike() > 0 {
             lines.push(format!("{} details without a difference are not shown (--json has them).", self.alike()));
         }
@@ -75,6 +90,12 @@ impl Display for Comparison {
                 table.add_row(cells(row));
             }
             writeln!(out, "\n{title}\n{}", table.trim_fmt())?;
+        }
+        for difference in self.shown_paths() {
+            writeln!(out, "\n{}", path_title(difference))?;
+            for [value, words] in path_lines(difference) {
+                writeln!(out, "{value:>12}  {words}")?;
+            }
         }
         writeln!(out)?;
         self.conclusion().iter().try_for_each(|line| writeln!(out, "{line}"))
@@ -101,8 +122,30 @@ impl Comparison {
             }
             text.push('\n');
         }
+        for difference in self.shown_paths() {
+            let _ =
+                writeln!(text, "### {}\n\n| difference | element |\n| ---: | --- |", escape(&path_title(difference)));
+            for [value, words] in path_lines(difference) {
+                let _ = writeln!(text, "| {value} | {} |", escape(&words));
+            }
+            text.push('\n');
+        }
         text + &self.conclusion().join("\n") + "\n"
     }
+}
+
+/// What a difference of paths is about.
+fn path_title(difference: &PathDifference) -> String {
+    let (a, b) = (duration(difference.a_median_ns), duration(difference.b_median_ns));
+    format!("Critical path of {}, median of starts with probes: {a} → {b}", printable(&difference.subject))
+}
+
+/// Its elements and the rest, each with its part of the difference.
+fn path_lines(difference: &PathDifference) -> Vec<[String; 2]> {
+    let signed = |ns: f64| format!("{}{}", if ns < 0.0 { "−" } else { "+" }, duration(ns.abs()));
+    let line = |element: &ElementDifference| [signed(element.difference_ns()), printable(&element.element)];
+    let rest = [signed(difference.rest_ns), "all else".to_owned()];
+    difference.elements.iter().map(line).chain([rest]).collect()
 }
 
 /// Keeps what a sandbox may be called from being Markdown.

@@ -4,7 +4,7 @@
 //! holds. Every other tool for flame graphs reads them too.
 
 use super::{Chosen, Error, rows};
-use crate::record::tables;
+use crate::{record::tables, results::PathElement};
 use inferno::flamegraph::{Options, from_lines};
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub type Stacks = BTreeMap<String, u64>;
 
 /// Whether a category of `attribution` or `thread_slices` is time with a CPU.
 fn is_on_cpu(category: &str) -> bool {
-    matches!(category, "guest" | "exit" | "kvm_run" | "user" | "kernel")
+    matches!(category, "guest" | "exit" | "kvm_run" | "user" | "fault" | "interrupt" | "kernel")
 }
 
 /// The stacks of some instances, added up.
@@ -37,8 +37,9 @@ pub fn stacks(chosen: &[Chosen<'_>], view: View) -> Result<Stacks, Error> {
                 for table in rows::<tables::Attribution>(run)? {
                     for instance in instances {
                         for row in table.of(&instance.instance_id) {
-                            let frames = [Some(row.phase.as_str()), Some(place(&row.category)), Some(&row.category)];
-                            let more = [row.role.as_deref(), row.detail.as_deref()];
+                            let call = PathElement::of(row).call();
+                            let frames = [Some(row.phase.as_str()), row.role.as_deref(), Some(place(&row.category))];
+                            let more = [Some(row.category.as_str()), call.as_deref(), row.detail.as_deref()];
                             add(&mut stacks, &instance.sandbox, frames.into_iter().chain(more), row.time_ns);
                         }
                     }

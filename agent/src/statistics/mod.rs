@@ -4,11 +4,13 @@ mod correction;
 mod interval;
 mod rank;
 mod resampling;
+mod weighted_median;
 
 pub use correction::benjamini_hochberg;
 pub use interval::{MedianInterval, Slope, median_interval, slope};
 pub use rank::{RankTest, mann_whitney};
 pub use resampling::{RelativeDifference, noise_floor, relative_difference};
+pub use weighted_median::median_weights;
 
 /// Resamples for an interval: its ends move by less than a per cent of its width from seed to seed.
 const RESAMPLES: usize = 4000;

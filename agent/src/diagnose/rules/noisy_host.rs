@@ -28,12 +28,12 @@ impl Rule for NoisyHost {
     }
 
     fn examine(&self, case: &Case) -> Result<Vec<Finding>, Error> {
-        let ratio = |instance: &crate::record::tables::Instance| {
-            let conditions: serde_json::Value = serde_json::from_str(&instance.conditions_json).ok()?;
-            conditions.get("host_busy_ratio")?.as_str()?.parse::<f64>().ok()
-        };
-        let all: Vec<f64> =
-            case.groups().iter().flat_map(|group| &group.instances).filter_map(|one| ratio(one)).collect();
+        let all: Vec<f64> = case
+            .groups()
+            .iter()
+            .flat_map(|group| &group.instances)
+            .filter_map(|instance| instance.host_busy_ratio())
+            .collect();
         let busy = all.iter().filter(|ratio| **ratio > TOLERATED).count();
         let Some(typical) = median(&all).filter(|_| busy as f64 > FEW * all.len() as f64) else {
             return Ok(Vec::new());

@@ -10,7 +10,7 @@ mod writer;
 use super::{Chosen, Error, rows};
 use crate::{
     record::tables,
-    results::{Of, Run},
+    results::{Of, PathElement, Run},
 };
 use std::collections::{BTreeMap, HashMap};
 use writer::{Event, More, Track, Writer};
@@ -110,12 +110,17 @@ impl Instance<'_> {
 
     fn account(&mut self, parent: Track) -> Result<(), Error> {
         let rows = self.rows::<tables::AttributionSlice>()?;
-        let Some(track) = self.track(parent, "where the time went", rows.is_empty()) else { return Ok(()) };
+        let Some(track) = self.track(parent, "critical path", rows.is_empty()) else { return Ok(()) };
         for row in rows {
             let time = (self.at(row.start_ns), self.at(row.end_ns));
-            let who = [row.role.as_deref(), row.detail.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-            let name = titled(&row.category, Some(who.as_str()).filter(|who| !who.is_empty()));
-            let more = text("role", row.role.as_ref()).into_iter().chain(text("detail", row.detail.as_ref()));
+            let name = PathElement::of_slice(&row).words();
+            let more = [
+                text("role", row.role.as_ref()),
+                text("syscall", row.syscall.as_ref()),
+                text("object", row.object.as_ref()),
+                text("detail", row.detail.as_ref()),
+            ];
+            let more = more.into_iter().flatten();
             let more = more.chain([More::Text("phase", row.phase)]).collect();
             self.writer.slice(track, time, Event { name, category: row.category, more, ..Event::default() });
         }

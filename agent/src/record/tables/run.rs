@@ -106,3 +106,16 @@ tables! {
         inferred_count: Option<u64>,
     }
 }
+
+impl Instance {
+    /// A condition that was found before the launch, as text.
+    pub fn condition(&self, name: &str) -> Option<String> {
+        let conditions: serde_json::Value = serde_json::from_str(&self.conditions_json).ok()?;
+        Some(conditions.get(name)?.as_str()?.to_owned())
+    }
+
+    /// Share of the host's CPUs that others used right before the launch.
+    pub fn host_busy_ratio(&self) -> Option<f64> {
+        self.condition("host_busy_ratio")?.parse().ok()
+    }
+}
