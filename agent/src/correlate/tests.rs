@@ -304,6 +304,41 @@ fn a_monitor_that_looks_again_and_again_is_on_the_path_for_its_last_look_alone()
 }
 
 #[test]
+fn a_thread_that_holds_others_up_is_on_the_path_with_what_it_waits_for_and_not_the_monitor_that_steps_in() {
+    const MONITOR: u32 = 31;
+    let us = 1000;
+    let mut records = launch();
+    records.extend([new_thread(131, PROCESS, OTHER), new_thread(132, PROCESS, MONITOR)]);
+    records.push(switch(133, PROCESS, 0, OTHER));
+    records.push(leaves_in(WAIT, 134, switch(134, OTHER, INTERRUPTIBLE, STRANGER)));
+    records.extend([switch(135, STRANGER, 0, PROCESS), switch(136, STRANGER, 0, MONITOR)]);
+    for look in 1..5_u64 {
+        let at = look * 20 * us;
+        records.push(switch(at - 15 * us, MONITOR, INTERRUPTIBLE, STRANGER));
+        if look == 4 {
+            records.push(leaves_in(READ, 59 * us, switch(67 * us, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+        }
+        records.push(wake(at, MONITOR, WakeCause::Hrtimer, 0xabc, b"x"));
+        records.push(switch(at, STRANGER, 0, MONITOR));
+    }
+    records.extend([wakes(81 * us, MONITOR, OTHER), switch(82 * us, STRANGER, 0, OTHER)]);
+    // It waits for a grace period until after the monitor has looked.
+    records.push(wake(85 * us, PROCESS, WakeCause::Task, 0, b"rcu_preempt"));
+    let account = Account::of(&records, OTHER, RUNS_NS, 90 * us);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 0);
+    assert_eq!(account.time(Category::Rcu, "runtime", "rcu_preempt"), 13 * us);
+    // Without it nobody would have had to step in.
+    assert_eq!(account.saves(Category::Rcu), 13 * us);
+    // One that is over before leaves the rest to the monitor's timer.
+    let last = records.len() - 1;
+    records[last] = wake(70 * us, PROCESS, WakeCause::Task, 0, b"rcu_preempt");
+    records.sort_by_key(|record| record.header().at_ns);
+    let account = Account::of(&records, OTHER, RUNS_NS, 90 * us);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 10 * us);
+    assert_eq!(account.time(Category::Rcu, "runtime", "rcu_preempt"), 3 * us);
+}
+
+#[test]
 fn threads_that_must_end_for_an_exec_are_waited_for_and_not_asked_what_they_did_before() {
     const EXECVE: i32 = 59;
     let mut records = launch();

@@ -36,8 +36,9 @@ pub struct Graph<'a> {
 pub(super) enum End {
     /// A task, at an instant that is not later than the end of the wait. What lies between is a packet on its way.
     By { task: usize, at_ns: u64 },
-    /// A task that did something at an instant which may be before the wait, and which was found only when its timer was over.
-    Found { task: usize, at_ns: u64, timer: Detail },
+    /// A task that did something at an instant which may be before the wait, and which was found only when its timer was over. If
+    /// that was to begin a wait, this is its place.
+    Found { task: usize, at_ns: u64, timer: Detail, wait: Option<usize> },
     /// A task of the same process that ends, as the wait demands: what it did before the wait has no part in it.
     Ordered { task: usize },
     /// Nobody of these: the wait is for this.
@@ -102,7 +103,7 @@ impl<'a> Graph<'a> {
             Cause::Hrtimer(_) | Cause::Timer(_) | Cause::Softirq(Softirq::Timer | Softirq::Hrtimer) => {
                 let timer = Detail::Cause(cause);
                 match self.polls.found(task, place) {
-                    Some((task, at_ns)) => End::Found { task, at_ns, timer },
+                    Some((task, at_ns)) => End::Found { task, at_ns, timer, wait: self.wait_from(task, at_ns) },
                     None => End::Wait(Category::Timer, timer),
                 }
             }
@@ -119,6 +120,19 @@ impl<'a> Graph<'a> {
             Cause::Irq(_) => request(true).unwrap_or(End::Wait(Category::Device, Detail::Cause(cause))),
             Cause::Softirq(_) => End::Wait(Category::Device, Detail::Cause(cause)),
         }
+    }
+
+    /// The wait of a task that begins at an instant.
+    fn wait_from(&self, task: usize, at_ns: u64) -> Option<usize> {
+        let place = self.spans[task].partition_point(|span| span.start_ns < at_ns);
+        let begins = |span: &&Span| span.start_ns == at_ns && matches!(span.activity, Activity::Blocked { .. });
+        self.spans[task].get(place).filter(begins).map(|_| place)
+    }
+
+    /// Whether a wait is for the kernel or a device, and so for nothing that a task of the sandbox does.
+    pub(super) fn is_held_up(&self, task: usize, place: usize) -> bool {
+        use Category::{BlockIo, Device, Outside, Rcu};
+        matches!(self.end_of(task, place), End::Wait(Rcu | BlockIo | Device | Outside, _))
     }
 
     /// Whether a task executes a program, or ends its process, and waits until the other threads of the process have ended for that.

@@ -40,8 +40,9 @@ struct At {
 enum How {
     /// On nothing but itself.
     Alone,
-    /// It is over when another task comes to this instant, and what was on its way then has come.
-    Until { other: At, at_ns: u64 },
+    /// It is over when another task comes to this instant, and what was on its way then has come. On its way was only the next look
+    /// of a monitor, if that other's wait is known which it found: nobody has to step in for one who does not wait.
+    Until { other: At, at_ns: u64, found: Option<At> },
 }
 
 /// The spans in the order of time, with what they depend on.
@@ -147,8 +148,10 @@ impl<'g, 'a> Replay<'g, 'a> {
                     How::Alone if is_gone(self.keys[index]) => 0,
                     _ => span.time_ns(),
                 };
-            } else if let How::Until { other, at_ns } = self.hows[index] {
-                let way_ns = if is_gone(self.keys[index]) { 0 } else { span.end_ns - at_ns };
+            } else if let How::Until { other, at_ns, found } = self.hows[index] {
+                let found = found.map(|found| self.keys[self.first[found.task] + found.place]);
+                let no_way = is_gone(self.keys[index]) || found.is_some_and(&is_gone);
+                let way_ns = if no_way { 0 } else { span.end_ns - at_ns };
                 let come_ns = self.comes(&begins, &lasts, other, at_ns) + way_ns;
                 lasts[index] = come_ns.saturating_sub(begins[index]);
             }
@@ -190,10 +193,12 @@ fn at(graph: &Graph<'_>, task: usize, at_ns: u64) -> Option<At> {
 
 fn how(graph: &Graph<'_>, task: usize, place: usize) -> How {
     let span = &graph.spans[task][place];
-    let (other, at_ns) = match graph.end_of(task, place) {
-        End::By { task: other, at_ns } if at_ns > span.start_ns => (other, at_ns),
-        End::Found { task: other, at_ns, .. } if at_ns > graph.start_ns => (other, at_ns),
+    let (other, at_ns, found) = match graph.end_of(task, place) {
+        End::By { task: other, at_ns } if at_ns > span.start_ns => (other, at_ns, None),
+        End::Found { task, at_ns, wait, .. } if at_ns > graph.start_ns => {
+            (task, at_ns, wait.map(|place| At { task, place }))
+        }
         _ => return How::Alone,
     };
-    at(graph, other, at_ns).map_or(How::Alone, |other| How::Until { other, at_ns })
+    at(graph, other, at_ns).map_or(How::Alone, |other| How::Until { other, at_ns, found })
 }

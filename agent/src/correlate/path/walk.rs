@@ -157,8 +157,15 @@ impl Walk<'_, '_> {
                     self.at_ns = span.start_ns;
                 }
             }
-            End::Found { task, at_ns, .. } => {
-                self.charge(at_ns, self.graph.charge(self.task, place));
+            End::Found { task, at_ns, wait, .. } => {
+                // A monitor steps in for a thread that holds others up by its own wait: while that lasts, it is the cause.
+                if let Some(held) = wait.filter(|&held| self.graph.is_held_up(task, held)) {
+                    self.charge(self.graph.spans[task][held].end_ns, self.graph.charge(self.task, place));
+                    self.task = task;
+                    self.charge(at_ns, self.graph.charge(task, held));
+                } else {
+                    self.charge(at_ns, self.graph.charge(self.task, place));
+                }
                 self.hand_over(task, at_ns);
             }
             End::Ordered { task } => {
