@@ -40,9 +40,11 @@ struct At {
 enum How {
     /// On nothing but itself.
     Alone,
-    /// It is over when another task comes to this instant, and what was on its way then has come. On its way was only the next look
-    /// of a monitor, if that other's wait is known which it found: nobody has to step in for one who does not wait.
-    Until { other: At, at_ns: u64, found: Option<At> },
+    /// It is over when another task comes to this instant, and what was on its way then has come.
+    Until { other: At, at_ns: u64 },
+    /// A monitor finds what another task did at this instant, as long after it as it did. If that was to begin this wait, nobody has
+    /// to step in where there is no wait.
+    Found { other: At, at_ns: u64, wait: Option<At> },
 }
 
 /// The spans in the order of time, with what they depend on.
@@ -148,12 +150,25 @@ impl<'g, 'a> Replay<'g, 'a> {
                     How::Alone if is_gone(self.keys[index]) => 0,
                     _ => span.time_ns(),
                 };
-            } else if let How::Until { other, at_ns, found } = self.hows[index] {
-                let found = found.map(|found| self.keys[self.first[found.task] + found.place]);
-                let no_way = is_gone(self.keys[index]) || found.is_some_and(&is_gone);
-                let way_ns = if no_way { 0 } else { span.end_ns - at_ns };
-                let come_ns = self.comes(&begins, &lasts, other, at_ns) + way_ns;
-                lasts[index] = come_ns.saturating_sub(begins[index]);
+                continue;
+            }
+            let comes = |other, at_ns, way_is_gone| {
+                let way_ns = if way_is_gone { 0 } else { span.end_ns - at_ns };
+                self.comes(&begins, &lasts, other, at_ns) + way_ns
+            };
+            let this_is_gone = is_gone(self.keys[index]);
+            match self.hows[index] {
+                How::Alone => {}
+                How::Until { other, at_ns } => {
+                    lasts[index] = comes(other, at_ns, this_is_gone).saturating_sub(begins[index]);
+                }
+                How::Found { other, at_ns, wait } => {
+                    let is_needless = |wait: At| is_gone(self.keys[self.first[wait.task] + wait.place]);
+                    let come_ns = comes(other, at_ns, this_is_gone || wait.is_some_and(is_needless));
+                    // Its earlier looks have no part in it: there are as many as it takes.
+                    begins[index] = begins[index].min(come_ns);
+                    lasts[index] = come_ns - begins[index];
+                }
             }
         }
         match at(self.graph, last, self.graph.end_ns) {
@@ -193,12 +208,15 @@ fn at(graph: &Graph<'_>, task: usize, at_ns: u64) -> Option<At> {
 
 fn how(graph: &Graph<'_>, task: usize, place: usize) -> How {
     let span = &graph.spans[task][place];
-    let (other, at_ns, found) = match graph.end_of(task, place) {
-        End::By { task: other, at_ns } if at_ns > span.start_ns => (other, at_ns, None),
-        End::Found { task, at_ns, wait, .. } if at_ns > graph.start_ns => {
-            (task, at_ns, wait.map(|place| At { task, place }))
+    let how = match graph.end_of(task, place) {
+        End::By { task, at_ns } if at_ns > span.start_ns => {
+            at(graph, task, at_ns).map(|other| How::Until { other, at_ns })
         }
-        _ => return How::Alone,
+        End::Found { task, at_ns, wait, .. } if at_ns > graph.start_ns => {
+            let wait = wait.map(|place| At { task, place });
+            at(graph, task, at_ns).map(|other| How::Found { other, at_ns, wait })
+        }
+        _ => None,
     };
-    at(graph, other, at_ns).map_or(How::Alone, |other| How::Until { other, at_ns, found })
+    how.unwrap_or(How::Alone)
 }
