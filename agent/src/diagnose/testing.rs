@@ -84,7 +84,8 @@ pub struct Scene {
     savings: Vec<(String, Saving)>,
     sched: Vec<(String, Sched)>,
     windows: Vec<(String, Window)>,
-    threads: Vec<(String, Thread)>,
+    /// Rows of `threads`.
+    pub threads: Vec<(String, Thread)>,
     absent: Vec<&'static str>,
     /// Rows of `events`.
     pub events: Vec<(String, EventCount)>,
@@ -468,12 +469,14 @@ fn window(target: &str) -> Window {
     }
 }
 
-fn vcpu() -> Thread {
+/// A row of `threads`: the vCPU, or any other thread if these parts are changed.
+pub fn vcpu() -> Thread {
     Thread {
         tid: 1,
         tgid: 1,
         comm: "vcpu 0".to_owned(),
         role: "vcpu".to_owned(),
+        syscall: Some("ioctl".to_owned()),
         on_cpu_ns: 1_000_000,
         runnable_ns: 0,
         blocked_ns: 9_000_000_000,

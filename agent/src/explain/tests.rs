@@ -191,3 +191,39 @@ fn one_that_was_not_recorded_has_the_phases_that_the_agent_saw() {
     assert!(explanation.attribution().is_empty() && explanation.events().is_empty());
     assert_eq!((explanation.inferred(), explanation.skipped_runs()), (None, None));
 }
+
+/// A start in which two threads of a process hand a token to and fro, a million records long.
+fn a_million_records() -> Vec<Record> {
+    let mut records = launch();
+    records.push(new_thread(140, PROCESS, OTHER));
+    let mut at_ns = 1000;
+    while records.len() < 1_000_000 {
+        for (one, other) in [(PROCESS, OTHER), (OTHER, PROCESS)] {
+            records.extend([
+                syscall(at_ns + 1, at_ns + 4, one, WRITE, 0),
+                wakes(at_ns + 5, one, other),
+                leaves_in(READ, at_ns + 6, switch(at_ns + 7, one, INTERRUPTIBLE, other)),
+                syscall(at_ns + 6, at_ns + 9, other, READ, 0),
+            ]);
+            at_ns += 10;
+        }
+    }
+    records.push(wakes(at_ns, PROCESS, LAUNCHER));
+    records.push(switch(at_ns + 2, STRANGER, 0, LAUNCHER));
+    records
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release --lib explain -- --ignored --nocapture"]
+fn a_million_records_are_explained_in_two_seconds() {
+    let records = a_million_records();
+    let end_ns = records.last().unwrap().header().at_ns + 5;
+    let course = Course { response_ns: Some(end_ns), ..course(100) };
+    let begun = std::time::Instant::now();
+    let explanation = explained(source(), vec![records], &course);
+    let took = begun.elapsed();
+    println!("explained in {:.2} s", took.as_secs_f64());
+    assert_eq!(explanation.attribution().iter().map(|row| row.time_ns).sum::<u64>(), end_ns - 100);
+    assert_eq!(explanation.unattributed_ns(), Some(0));
+    assert!(took.as_secs_f64() <= 2.0, "{took:?}");
+}

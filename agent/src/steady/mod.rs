@@ -28,7 +28,7 @@ use crate::{
         helpers::{self, Ksmd},
         idle_states::{self, IdleState},
     },
-    probe::{Aggregate, Snapshot},
+    probe::{Aggregate, Snapshot, syscall_name},
     role::{RoleRule, ThreadRule, rule_of},
 };
 use anyhow::Result;
@@ -73,6 +73,8 @@ pub struct Who {
     pub comm: String,
     /// Its role.
     pub role: String,
+    /// The system call that it was in when it was looked at; `None` if it ran, or that can't be read.
+    pub syscall: Option<String>,
 }
 
 /// A window that is over.
@@ -174,15 +176,15 @@ impl Opening {
             0 => fs::read(format!("/proc/{}/comm", thread.tid)).unwrap_or_default(),
             _ => thread.comm.to_vec(),
         };
-        let comm = printable(&comm);
+        let (comm, syscall) = (printable(&comm), syscall_of(thread.tid));
         if self.helpers.contains(&thread.tid) {
-            return Who { comm, role: HELPER.to_owned() };
+            return Who { comm, role: HELPER.to_owned(), syscall };
         }
         let by_name = self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins));
         let by_vcpu = (thread.vcpu != 0).then_some("vcpu");
         let role = by_name.map(|rule| rule.role).or(by_vcpu).or_else(|| process_role(self.subject.roles, thread.tgid));
         let role = role.map_or_else(|| comm.clone(), str::to_owned);
-        Who { comm, role }
+        Who { comm, role, syscall }
     }
 }
 
@@ -200,6 +202,14 @@ fn process_role(rules: &'static [RoleRule], pid: u32) -> Option<&'static str> {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let arguments: Vec<_> = arguments.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
     rule_of(rules, &path.to_string_lossy(), &arguments).map(|rule| rule.role)
+}
+
+/// The system call that a thread is in; `None` when it runs, has ended or must not be looked at.
+fn syscall_of(tid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
+    // `running`, -1 outside of a call, or the number with its arguments.
+    let number = text.split(' ').next()?.trim().parse().ok().filter(|number| *number >= 0)?;
+    Some(syscall_name(number))
 }
 
 /// Threads of a process; none when it has ended.

@@ -1,6 +1,6 @@
 //! The rows of the dataset that a window gives.
 
-use super::{GuestSymbols, Moved, Window};
+use super::{GuestSymbols, Moved, Who, Window};
 use crate::{
     correlate::{Cause, Names},
     probe::{Distribution, userspace_exit_name},
@@ -59,9 +59,7 @@ impl Window {
     ) -> Result<(), Error> {
         dataset.append(
             id,
-            self.threads
-                .iter()
-                .filter_map(|(slot, who)| Some(thread_row(self.counted.threads.get(slot)?, &who.comm, &who.role))),
+            self.threads.iter().filter_map(|(slot, who)| Some(thread_row(self.counted.threads.get(slot)?, who))),
         )?;
         dataset.append(id, self.exits(with).map(|(vcpu, reason, exits)| exit_row(vcpu, reason, exits)))?;
         dataset.append(id, self.addresses(with))?;
@@ -233,13 +231,14 @@ fn exit_row(vcpu: u32, reason: String, exits: &Exits) -> tables::Exit {
     }
 }
 
-fn thread_row(thread: &Thread, comm: &str, role: &str) -> tables::Thread {
+fn thread_row(thread: &Thread, who: &Who) -> tables::Thread {
     let (latency_floor_ns, latency_count) = Distribution::from(&thread.latency).buckets();
     tables::Thread {
         tid: thread.tid,
         tgid: thread.tgid,
-        comm: comm.to_owned(),
-        role: role.to_owned(),
+        comm: who.comm.clone(),
+        role: who.role.clone(),
+        syscall: who.syscall.clone(),
         on_cpu_ns: thread.on_cpu_ns,
         runnable_ns: thread.runnable_ns,
         blocked_ns: thread.blocked_ns,

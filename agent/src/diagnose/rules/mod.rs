@@ -1,6 +1,7 @@
 //! The rules, one per file. To add one, write its file and its line in [`all`].
 
 mod block_io;
+mod busy_thread;
 mod cache_state;
 mod cpu_limit;
 mod daemon;
@@ -15,6 +16,7 @@ mod not_merged;
 mod observer_effect;
 mod outside_wait;
 mod page_faults;
+mod periodic_wakeups;
 mod rcu_wait;
 mod run_queue;
 mod self_exec;
@@ -50,6 +52,8 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &exits::Exits,
         &serial_console::SerialConsole,
         &spread::Spread,
+        &busy_thread::BusyThread,
+        &periodic_wakeups::PeriodicWakeups,
         &timer_tick::TimerTick,
         &spin_before_halt::SpinBeforeHalt,
         &memory_elsewhere::MemoryElsewhere,

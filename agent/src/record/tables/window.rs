@@ -46,6 +46,8 @@ tables! {
         comm: String,
         /// Its role, such as `vmm`, `vcpu`, `sentry`, `workload` or `helper`.
         role: String,
+        /// The system call that it was in at the end of the window; null if it ran then, had ended, or that can't be read.
+        syscall: Option<String>,
         /// Time on a CPU.
         on_cpu_ns: u64,
         /// Time in which it could run but had no CPU.
