@@ -213,7 +213,7 @@ fn every_table_has_its_documented_columns_and_metadata() {
         assert_eq!(mode(&part), mode(&plain), "who may read a part is what the umask says");
         let metadata = file_metadata(&part);
         assert_eq!(metadata["run_id"], run_id.to_string());
-        assert_eq!(metadata["schema_version"], "1");
+        assert_eq!(metadata["schema_version"], sandscope::record::SCHEMA_VERSION.to_string());
         assert_eq!(metadata["sandscope_version"], env!("CARGO_PKG_VERSION"));
     }
 }

@@ -148,7 +148,9 @@ impl Side {
         let (phase, time) =
             (|name: &str| Metric::new("phase", name, Unit::Ns), |name: &str| Metric::new("time", name, Unit::Ns));
         self.sums::<Phase, _>(run, &explained, |row| [(phase(&row.phase), row.time_ns)])?;
-        self.sums::<Attribution, _>(run, &explained, |row| [(time(&row.category), row.time_ns)])?;
+        if run.has_critical_path()? {
+            self.sums::<Attribution, _>(run, &explained, |row| [(time(&row.category), row.time_ns)])?;
+        }
         self.sums::<Exit, _>(run, &explained, |row| {
             // Other sources tell of the same exits once more.
             let count = if row.source == "kvm_exit" { row.count } else { 0 };

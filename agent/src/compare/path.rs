@@ -79,6 +79,9 @@ fn difference(kind: &Kind, before: &Path, after: &Path) -> PathDifference {
 fn medians(results: &Results) -> Result<BTreeMap<Kind, Path>, Error> {
     let mut starts: BTreeMap<Kind, Vec<Path>> = BTreeMap::new();
     for run in results.runs() {
+        if !run.has_critical_path()? {
+            continue;
+        }
         let (Some(instances), Some(rows)) = (run.observed::<Instance>()?, run.observed::<Attribution>()?) else {
             continue;
         };

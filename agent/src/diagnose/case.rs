@@ -66,8 +66,11 @@ impl<'a> Case<'a> {
     /// The critical path of a group's explained starts; `None` if none is explained.
     ///
     /// # Errors
-    /// When the run has no table `attribution`, or it can't be read.
+    /// When the run has no table `attribution`, it is of an account of another kind, or can't be read.
     pub fn path(&self, group: &Group) -> Result<Option<Path>, Error> {
+        if !self.run.has_critical_path()? {
+            return Err(Error::NoPath { run: self.run.id().to_owned(), version: self.about.schema_version });
+        }
         Path::of(self, group)
     }
 

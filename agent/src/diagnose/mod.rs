@@ -193,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn results_of_the_first_version_have_no_path_and_say_so() {
+        let mut scene = Scene::healthy();
+        scene.version = 1;
+        let diagnosis = scene.diagnose();
+        assert!(diagnosis.accounts.is_empty() && diagnosis.differences.is_empty() && diagnosis.findings.is_empty());
+        let rcu = diagnosis.not_examined.iter().find(|rule| rule.rule == "rcu_wait");
+        assert!(rcu.is_some_and(|rule| rule.reason.contains("have no critical path (schema version 1)")), "{rcu:?}");
+    }
+
+    #[test]
     fn rules_have_names_of_their_own_and_need_tables_that_exist() {
         let mut seen = HashSet::new();
         for rule in rules::all() {

@@ -3,7 +3,7 @@
 use super::{Finding, RunDiagnosis, diagnose_run, rules};
 use crate::{
     record::{
-        Dataset, Manifest, Outcome,
+        Dataset, Manifest, Outcome, SCHEMA_VERSION,
         tables::{
             Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, Saving, Sched,
             Thread, Wakeup, Window,
@@ -87,6 +87,8 @@ pub struct Scene {
     /// Rows of `threads`.
     pub threads: Vec<(String, Thread)>,
     absent: Vec<&'static str>,
+    /// Version of the schema that it was written by.
+    pub version: u32,
     /// Rows of `events`.
     pub events: Vec<(String, EventCount)>,
     /// Rows of `block`.
@@ -116,6 +118,7 @@ impl Scene {
             windows: Vec::new(),
             threads: Vec::new(),
             absent: Vec::new(),
+            version: SCHEMA_VERSION,
             events: Vec::new(),
             block: Vec::new(),
             executions: Vec::new(),
@@ -219,6 +222,7 @@ impl Scene {
     pub fn write(&self, out: &std::path::Path) {
         let mut manifest = Manifest::new("cold-start", 7);
         manifest.probes.available = true;
+        manifest.schema_version = self.version;
         manifest.conditions.insert("ring_buffer_bytes".to_owned(), "16777216".to_owned());
         let mut dataset = Dataset::create(out, Ulid::generate(), &manifest).unwrap();
         fn append<R: crate::record::OfInstance + Clone>(dataset: &mut Dataset, rows: &[(String, R)]) {

@@ -22,4 +22,4 @@ pub use table::{Cells, Column, Kind, OfInstance, OfRun, Row, Subject, Table};
 
 /// Version of the schema: one more whenever a column or table is removed, renamed or changes its type or meaning. New
 /// tables leave it as it is, and so do new columns that can be null; what was written before has null there.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;

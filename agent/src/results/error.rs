@@ -74,6 +74,16 @@ pub enum Error {
         /// The table.
         table: &'static str,
     },
+    /// The run was written before results had what is asked for.
+    #[error(
+        "the run {run} was written by an earlier sandscope, whose results have no critical path (schema version {version})"
+    )]
+    NoPath {
+        /// The run.
+        run: String,
+        /// Its version of the schema.
+        version: u32,
+    },
     /// A table lacks something that every row needs.
     #[error("{} can't be read as the table `{table}`: {reason}", path.display())]
     Incomplete {
@@ -89,6 +99,6 @@ pub enum Error {
 impl Error {
     /// Whether the run just lacks something that another run may have; all else is wrong with the files.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoTable { .. } | Self::Incomplete { .. })
+        matches!(self, Self::NoTable { .. } | Self::NoPath { .. } | Self::Incomplete { .. })
     }
 }

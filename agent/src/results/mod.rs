@@ -104,6 +104,18 @@ pub struct Run {
 }
 
 impl Run {
+    /// Version of the schema since which the table `attribution` is the critical path of a start. Before, it gave each instant to the
+    /// first of a fixed order of activities.
+    const PATH_SINCE: u32 = 2;
+
+    /// Whether its table `attribution`, if there is one, is the critical path of its starts.
+    ///
+    /// # Errors
+    /// When the row about the run can't be read.
+    pub fn has_critical_path(&self) -> Result<bool, Error> {
+        Ok(self.row()?.schema_version >= Self::PATH_SINCE)
+    }
+
     /// Its identifier.
     pub fn id(&self) -> &str {
         &self.id
