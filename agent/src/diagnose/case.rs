@@ -68,10 +68,16 @@ impl<'a> Case<'a> {
     /// # Errors
     /// When the run has no table `attribution`, it is of an account of another kind, or can't be read.
     pub fn path(&self, group: &Group) -> Result<Option<Path>, Error> {
-        if !self.run.has_critical_path()? {
-            return Err(Error::NoPath { run: self.run.id().to_owned(), version: self.about.schema_version });
-        }
+        self.check_path()?;
         Path::of(self, group)
+    }
+
+    /// Fails for a run whose account is no critical path.
+    pub(super) fn check_path(&self) -> Result<(), Error> {
+        if self.run.has_critical_path()? {
+            return Ok(());
+        }
+        Err(Error::NoPath { run: self.run.id().to_owned(), version: self.about.schema_version })
     }
 
     /// Whether the run has starts of its own to be explained, and is not about something else that begins with one.

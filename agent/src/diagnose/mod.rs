@@ -160,6 +160,9 @@ pub fn diagnose_run(run: &Run, rules: &[&dyn Rule]) -> Result<RunDiagnosis, Erro
 }
 
 fn examine(rule: &dyn Rule, case: &Case) -> Result<Vec<Finding>, Error> {
+    if rule.topic() == Topic::Starts {
+        case.check_path()?;
+    }
     for table in rule.needs() {
         if !case.run().has(table)? {
             return Err(Error::NoTable { run: case.run().id().to_owned(), table });

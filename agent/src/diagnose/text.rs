@@ -6,7 +6,7 @@ use crate::{
     report::units::{counted, duration, percent},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Formatter},
 };
 
@@ -44,8 +44,12 @@ impl Display for RunDiagnosis {
             0 => writeln!(out, "\nNothing unusual found ({checks})")?,
             found => writeln!(out, "\n{} ({checks})", counted(found, "finding"))?,
         }
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for lacking in &self.not_examined {
-            writeln!(out, "not checked: {}, because {}", lacking.rule, printable(&lacking.reason))?;
+            reasons.entry(&lacking.reason).or_default().push(lacking.rule);
+        }
+        for (reason, rules) in reasons {
+            wrapped(out, 0, "not checked: ", &format!("{}, because {reason}", rules.join(", ")))?;
         }
         writeln!(out)
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnose::{
-        Case, Evidence, Finding, Quantity, Rule,
+        Case, Evidence, Finding, Quantity, Rule, Topic,
         pages::{NEEDS, Told, findings},
     },
     report::units::{percent, size},
@@ -23,6 +23,10 @@ impl Rule for Written {
 
     fn about(&self) -> &'static str {
         "Guests that have changed much of the snapshot that they were restored from."
+    }
+
+    fn topic(&self) -> Topic {
+        Topic::Memory
     }
 
     fn needs(&self) -> &'static [&'static str] {
