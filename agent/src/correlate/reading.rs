@@ -66,11 +66,11 @@ pub struct Histories {
     /// Words in them.
     pub texts: Texts,
     /// Who had each CPU since when, as far as the switches of these tasks tell.
-    pub(super) cpus: HashMap<u16, Vec<(u64, Occupant)>>,
+    pub(super) cpus: foldhash::HashMap<u16, Vec<(u64, Occupant)>>,
     source: Source,
     /// Threads whose names tell their roles.
     named: HashMap<u32, NamedThread>,
-    by_tid: HashMap<u32, usize>,
+    by_tid: foldhash::HashMap<u32, usize>,
     end_ns: u64,
 }
 

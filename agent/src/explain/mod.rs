@@ -54,7 +54,8 @@ impl Course {
 
     /// What the sums of the start are of: from the launch to the first step, or to `end_ns` where there is none.
     fn start(&self, launch_ns: u64, end_ns: u64) -> Range<u64> {
-        launch_ns..self.steps.first().map_or(end_ns, |(_, step)| step.start).max(launch_ns)
+        let end_ns = self.steps.first().map_or(end_ns, |(_, step)| step.start);
+        launch_ns..end_ns.max(self.response_ns.unwrap_or(launch_ns))
     }
 }
 

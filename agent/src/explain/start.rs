@@ -3,8 +3,8 @@
 use super::{Course, executions, since, single_events::SingleEvents};
 use crate::{
     correlate::{
-        Activity, Category, Charge, Element, ExitCount, Graph, Marker, Phase, Saving, Text, View, calls, exits, faults,
-        markers_of_records, phases, threads, undelay, wakeups,
+        Activity, Category, Charge, Element, ExitCount, Graph, Marker, Phase, Saving, Span, Text, View, calls, exits,
+        faults, markers_of_records, phases, threads, undelay, wakeups,
     },
     record::tables,
 };
@@ -29,10 +29,15 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn of(view: &View<'_>, course: &Course, launch_ns: u64) -> Self {
         let mut start = Self { markers: markers(view, course), ..Self::default() };
-        let mut path = Vec::new();
         if let Some(response_ns) = course.response_ns {
             start.phases = phases(&start.markers, launch_ns, response_ns);
-            let graph = Graph::of(view.histories, view.records, view.names, launch_ns, response_ns);
+        }
+        let window = course.start(launch_ns, view.histories.end_ns());
+        let spans: Vec<_> = view.histories.tasks.iter().map(|task| task.spans(window.start, window.end)).collect();
+        start.sum(view, &spans, &window);
+        let mut path = Vec::new();
+        if let Some(response_ns) = course.response_ns {
+            let graph = Graph::of_spans(view.histories, view.records, view.names, spans, (launch_ns, response_ns));
             if let Some(seer) = view.histories.bystander(course.seen_by) {
                 path = graph.path(seer);
                 start.savings = graph.savings(seer, &path).iter().map(|saving| saving_row(view, saving)).collect();
@@ -40,8 +45,6 @@ impl Start {
             start.attribution = attribution(view, &path, &start.phases);
             start.executions = executions::rows(view, graph.spans(), &path, launch_ns);
         }
-        let window = course.start(launch_ns, view.histories.end_ns());
-        start.sum(view, &window);
         if course.single_events {
             start.single_events = Some(SingleEvents::of(view, course, &start.markers, &path, &start.phases, launch_ns));
         }
@@ -49,11 +52,10 @@ impl Start {
     }
 
     /// Sums up what the threads did in the time of the start.
-    fn sum(&mut self, view: &View<'_>, window: &Range<u64>) {
+    fn sum(&mut self, view: &View<'_>, spans: &[Vec<Span>], window: &Range<u64>) {
         let histories = view.histories;
         let word = |text: Text| histories.texts.get(text).to_owned();
-        let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(window.start, window.end)).collect();
-        let totals = threads(histories, &spans, window);
+        let totals = threads(histories, spans, window);
         let sched = histories.tasks.iter().zip(totals).map(|(task, totals)| tables::Sched {
             tid: task.tid,
             tgid: task.tgid,
@@ -77,7 +79,7 @@ impl Start {
             migrations_count: totals.migrations,
         });
         self.sched = sched.collect();
-        let woken = wakeups(histories, &spans).into_iter().map(|count| tables::Wakeup {
+        let woken = wakeups(histories, spans).into_iter().map(|count| tables::Wakeup {
             tid: count.tid,
             role: word(count.role),
             cause: count.wake.cause.kind().to_owned(),
@@ -90,7 +92,7 @@ impl Start {
             on_cpu_after_ns: None,
         });
         self.wakeups = joined_wakeups(woken);
-        let called = calls(histories, &spans, window).into_iter().map(|call| tables::Syscall {
+        let called = calls(histories, spans, window).into_iter().map(|call| tables::Syscall {
             role: word(call.role),
             syscall: call.called.name(),
             count: call.count,
@@ -154,14 +156,14 @@ pub(super) fn cut<'a>(element: &'a Element, phases: &'a [Phase]) -> impl Iterato
 
 /// The path, summed up by phase, thread and charge: the largest of each phase first.
 fn attribution(view: &View<'_>, path: &[Element], phases: &[Phase]) -> Vec<tables::Attribution> {
-    let mut sums: BTreeMap<(usize, Option<usize>, Charge), u64> = BTreeMap::new();
+    let mut sums: foldhash::HashMap<(usize, Option<usize>, Charge), u64> = foldhash::HashMap::default();
     for element in path {
         for (phase, part) in cut(element, phases) {
             *sums.entry((phase, element.task, element.charge)).or_default() += part.end - part.start;
         }
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_by_key(|&((phase, ..), time_ns)| (phase, std::cmp::Reverse(time_ns)));
+    sums.sort_unstable_by_key(|&((phase, task, charge), time_ns)| (phase, std::cmp::Reverse(time_ns), task, charge));
     let mut rows: Vec<tables::Attribution> = Vec::new();
     for (number, phase) in phases.iter().enumerate() {
         let of_phase = sums.iter().filter(|((of, ..), _)| *of == number);

@@ -31,6 +31,38 @@ pub struct Graph<'a> {
     pub(super) throttled: Throttled,
 }
 
+/// Finds spans by instants: where the next one is not far from the last one of the same task, in no time.
+pub(super) struct Cursor<'g> {
+    spans: &'g [Vec<Span>],
+    /// Of each task, how many spans begin before the last instant.
+    places: Vec<usize>,
+}
+
+impl<'g> Cursor<'g> {
+    /// Steps to neighbours before all spans are searched.
+    const NEAR: usize = 8;
+
+    /// The span of a task that holds the time right before an instant, or the last one that ends before it.
+    pub(super) fn span_before(&mut self, task: usize, at_ns: u64) -> Option<(usize, &'g Span)> {
+        let spans = &self.spans[task];
+        let begins_before = |place: usize| spans.get(place).is_some_and(|span| span.start_ns < at_ns);
+        let mut place = self.places[task];
+        let mut steps = 0;
+        while begins_before(place) && steps < Self::NEAR {
+            (place, steps) = (place + 1, steps + 1);
+        }
+        while place > 0 && !begins_before(place - 1) && steps < Self::NEAR {
+            (place, steps) = (place - 1, steps + 1);
+        }
+        if begins_before(place) || place > 0 && !begins_before(place - 1) {
+            place = spans.partition_point(|span| span.start_ns < at_ns);
+        }
+        self.places[task] = place;
+        let place = place.checked_sub(1)?;
+        Some((place, &spans[place]))
+    }
+}
+
 /// What ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -48,7 +80,24 @@ pub(super) enum End {
 impl<'a> Graph<'a> {
     /// Of the time from the launch to the first response.
     pub fn of(histories: &'a Histories, records: &[Record], names: &'a Names, start_ns: u64, end_ns: u64) -> Self {
-        let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
+        let spans = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
+        Self::of_spans(histories, records, names, spans, (start_ns, end_ns))
+    }
+
+    /// The same, where it is known already what each task did from then on, and for longer.
+    pub fn of_spans(
+        histories: &'a Histories,
+        records: &[Record],
+        names: &'a Names,
+        mut spans: Vec<Vec<Span>>,
+        (start_ns, end_ns): (u64, u64),
+    ) -> Self {
+        for spans in &mut spans {
+            spans.truncate(spans.partition_point(|span| span.start_ns < end_ns));
+            if let Some(last) = spans.last_mut() {
+                last.end_ns = last.end_ns.min(end_ns);
+            }
+        }
         let throttled = Throttled::of(histories, &spans);
         let packets = Packets::of(&histories.tasks);
         let polls = Polls::of(histories, &spans, &packets);
@@ -60,10 +109,9 @@ impl<'a> Graph<'a> {
         &self.spans
     }
 
-    /// The span of a task that holds the time right before an instant, or the last one that ends before it.
-    pub(super) fn span_before(&self, task: usize, at_ns: u64) -> Option<(usize, &Span)> {
-        let place = self.spans[task].partition_point(|span| span.start_ns < at_ns).checked_sub(1)?;
-        Some((place, &self.spans[task][place]))
+    /// A cursor over the spans of all tasks.
+    pub(super) fn cursor(&self) -> Cursor<'_> {
+        Cursor { spans: &self.spans, places: vec![0; self.spans.len()] }
     }
 
     /// What ended a wait of a task.

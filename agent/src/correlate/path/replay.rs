@@ -7,10 +7,8 @@
 
 use super::{
     charge::{Category, Charge, Detail},
-    graph::{End, Graph},
+    graph::{Cursor, End, Graph},
 };
-use crate::correlate::span::Span;
-use std::collections::{BTreeMap, HashMap};
 
 /// What the absence of something would save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,38 +26,56 @@ const LEAST_SHARE: f64 = 0.01;
 /// Parts that are taken away at most, the largest; each is one replay.
 const MOST: usize = 24;
 
-/// A span of a task.
+/// A span among all, and how far into it.
 #[derive(Clone, Copy)]
 struct At {
-    task: usize,
-    place: usize,
+    span: u32,
+    done_ns: u64,
 }
 
-/// What the time of a span depends on.
+/// What comes before a span.
+#[derive(Clone, Copy)]
+enum Before {
+    /// Nothing that is known: it begins when it began.
+    Nothing,
+    /// The span before it of the same task, and what was not seen in between, which lasts as long as it did.
+    Span { span: u32, gap_ns: u64 },
+    /// The birth of the task, at this instant of its parent.
+    Birth { parent: At, delay_ns: u64 },
+}
+
+/// What the end of a span depends on.
 #[derive(Clone, Copy)]
 enum How {
-    /// On nothing but itself.
+    /// On nothing but its beginning.
     Alone,
-    /// It is over when another task comes to this instant, and what was on its way then has come.
-    Until { other: At, at_ns: u64 },
-    /// A monitor finds what another task did at this instant, as long after it as it did. If that was to begin this wait, nobody has
+    /// It is over when another task comes to an instant, and what was on its way then has come.
+    Until { other: At, way_ns: u64 },
+    /// A monitor finds what another task did at an instant, as long after it as it did. If that was to begin this wait, nobody has
     /// to step in where there is no wait.
-    Found { other: At, at_ns: u64, wait: Option<At> },
+    Found { other: At, way_ns: u64, wait: Option<u32> },
 }
 
-/// The spans in the order of time, with what they depend on.
+/// A span as the replay needs it.
+#[derive(Clone, Copy)]
+struct Step {
+    start_ns: u64,
+    time_ns: u64,
+    before: Before,
+    how: How,
+    /// What it is charged to: its place among the charges.
+    key: u32,
+}
+
+/// The spans of all tasks, with what they depend on.
 struct Replay<'g, 'a> {
     graph: &'g Graph<'a>,
     /// Where the spans of each task begin among all.
-    first: Vec<usize>,
-    /// Of all spans.
-    hows: Vec<How>,
-    keys: Vec<usize>,
-    /// Beginnings and ends of spans: the instant, whether it is a beginning, and the span. Of one instant the ends come first.
-    events: Vec<(u64, bool, At)>,
-    /// In which span of its parent, and when, each task was born.
-    births: Vec<Option<(At, u64)>>,
-    key_of: HashMap<Charge, usize>,
+    first: Vec<u32>,
+    steps: Vec<Step>,
+    /// Beginnings and ends of spans in order: the span, doubled, and one more for a beginning.
+    events: Vec<u32>,
+    key_of: foldhash::HashMap<Charge, u32>,
 }
 
 impl Graph<'_> {
@@ -67,7 +83,7 @@ impl Graph<'_> {
     /// `path` is that to the task with this thread number.
     pub fn savings(&self, tid: u32, path: &[super::Element]) -> Vec<Saving> {
         let Some(last) = self.last_task(tid) else { return Vec::new() };
-        let mut parts: BTreeMap<Charge, u64> = BTreeMap::new();
+        let mut parts: foldhash::HashMap<Charge, u64> = foldhash::HashMap::default();
         for element in path.iter().filter(|element| element.charge.category != Category::Unattributed) {
             let charge = element.charge.removable();
             let all = Charge { category: charge.category, role: None, within: None, detail: Detail::None };
@@ -76,18 +92,17 @@ impl Graph<'_> {
         }
         let least = (LEAST_SHARE * (self.end_ns - self.start_ns) as f64) as u64;
         let mut parts: Vec<_> = parts.into_iter().filter(|&(_, time_ns)| time_ns > least).collect();
-        parts.sort_by_key(|&(_, time_ns)| std::cmp::Reverse(time_ns));
+        parts.sort_unstable_by_key(|&(charge, time_ns)| (std::cmp::Reverse(time_ns), charge));
         parts.truncate(MOST);
         if parts.is_empty() {
             return Vec::new();
         }
-        let replay = Replay::of(self);
-        let whole_ns = replay.end_of(last, |_| false);
+        let Some(replay) = Replay::of(self) else { return Vec::new() };
+        let whole_ns = replay.end_of(last, &vec![false; replay.key_of.len()]);
         let mut savings: Vec<Saving> = parts
             .into_iter()
             .map(|(charge, time_ns)| {
-                let gone: Vec<bool> = replay.gone(&charge);
-                let saves_ns = whole_ns.saturating_sub(replay.end_of(last, |key| gone[key]));
+                let saves_ns = whole_ns.saturating_sub(replay.end_of(last, &replay.gone(&charge)));
                 Saving { charge, time_ns, saves_ns }
             })
             .collect();
@@ -97,34 +112,77 @@ impl Graph<'_> {
 }
 
 impl<'g, 'a> Replay<'g, 'a> {
-    fn of(graph: &'g Graph<'a>) -> Self {
-        let mut replay = Self {
-            graph,
-            first: Vec::new(),
-            hows: Vec::new(),
-            keys: Vec::new(),
-            events: Vec::new(),
-            births: Vec::new(),
-            key_of: HashMap::new(),
-        };
-        for (task, spans) in graph.spans.iter().enumerate() {
-            replay.first.push(replay.hows.len());
-            for (place, span) in spans.iter().enumerate() {
-                replay.hows.push(how(graph, task, place));
-                let key = replay.key(graph.charge(task, place).removable());
-                replay.keys.push(key);
-                let at = At { task, place };
-                replay.events.extend([(span.start_ns, true, at), (span.end_ns, false, at)]);
-            }
-            let born = graph.histories.tasks[task].born.filter(|born| born.at_ns > graph.start_ns);
-            replay.births.push(born.and_then(|born| Some((at(graph, born.parent, born.at_ns)?, born.at_ns))));
+    /// `None` of more spans than can be numbered.
+    fn of(graph: &'g Graph<'a>) -> Option<Self> {
+        let count = graph.spans.iter().map(Vec::len).sum::<usize>();
+        // An event is twice the number of a span.
+        u32::try_from(2 * count + 1).ok()?;
+        let mut first = Vec::with_capacity(graph.spans.len());
+        let mut next = 0;
+        for spans in &graph.spans {
+            first.push(next);
+            next += u32::try_from(spans.len()).ok()?;
         }
-        replay.events.sort_by_key(|&(at_ns, begins, _)| (at_ns, begins));
-        replay
+        let steps = Vec::with_capacity(count);
+        let mut replay = Self { graph, first, steps, events: Vec::new(), key_of: foldhash::HashMap::default() };
+        let (mut events, mut cursor) = (Vec::with_capacity(2 * count), graph.cursor());
+        for (task, spans) in graph.spans.iter().enumerate() {
+            for (place, span) in spans.iter().enumerate() {
+                let number = replay.number(task, place);
+                // Of one instant the ends come first.
+                events.extend([(span.start_ns, true, number), (span.end_ns, false, number)]);
+                let key = replay.key(graph.charge(task, place).removable());
+                let (before, how) = (replay.before(&mut cursor, task, place), replay.how(&mut cursor, task, place));
+                replay.steps.push(Step { start_ns: span.start_ns, time_ns: span.time_ns(), before, how, key });
+            }
+        }
+        events.sort_unstable();
+        replay.events = events.into_iter().map(|(_, begins, number)| 2 * number + u32::from(begins)).collect();
+        Some(replay)
     }
 
-    fn key(&mut self, charge: Charge) -> usize {
-        let next = self.key_of.len();
+    fn number(&self, task: usize, place: usize) -> u32 {
+        // It was checked that all have one.
+        self.first[task] + place as u32
+    }
+
+    /// The span in which a task is right before an instant.
+    fn at(&self, cursor: &mut Cursor<'_>, task: usize, at_ns: u64) -> Option<At> {
+        let (place, span) = cursor.span_before(task, at_ns)?;
+        Some(At { span: self.number(task, place), done_ns: at_ns.saturating_sub(span.start_ns) })
+    }
+
+    fn before(&self, cursor: &mut Cursor<'_>, task: usize, place: usize) -> Before {
+        let (graph, span) = (self.graph, &self.graph.spans[task][place]);
+        if let Some(before) = place.checked_sub(1) {
+            let gap_ns = span.start_ns - graph.spans[task][before].end_ns;
+            return Before::Span { span: self.number(task, before), gap_ns };
+        }
+        let born = graph.histories.tasks[task].born.filter(|born| born.at_ns > graph.start_ns);
+        let birth = born.and_then(|born| {
+            let delay_ns = span.start_ns.saturating_sub(born.at_ns);
+            Some(Before::Birth { parent: self.at(cursor, born.parent, born.at_ns)?, delay_ns })
+        });
+        birth.unwrap_or(Before::Nothing)
+    }
+
+    fn how(&self, cursor: &mut Cursor<'_>, task: usize, place: usize) -> How {
+        let (graph, span) = (self.graph, &self.graph.spans[task][place]);
+        let how = match graph.end_of(task, place) {
+            End::By { task, at_ns } if at_ns > span.start_ns => {
+                self.at(cursor, task, at_ns).map(|other| How::Until { other, way_ns: span.end_ns - at_ns })
+            }
+            End::Found { task, at_ns, wait, .. } if at_ns > graph.start_ns => {
+                let wait = wait.map(|place| self.number(task, place));
+                self.at(cursor, task, at_ns).map(|other| How::Found { other, way_ns: span.end_ns - at_ns, wait })
+            }
+            _ => None,
+        };
+        how.unwrap_or(How::Alone)
+    }
+
+    fn key(&mut self, charge: Charge) -> u32 {
+        let next = self.key_of.len() as u32;
         *self.key_of.entry(charge).or_insert(next)
     }
 
@@ -132,91 +190,65 @@ impl<'g, 'a> Replay<'g, 'a> {
     fn gone(&self, what: &Charge) -> Vec<bool> {
         let mut gone = vec![false; self.key_of.len()];
         for (charge, &key) in &self.key_of {
-            gone[key] = charge == what || what.role.is_none() && charge.category == what.category;
+            gone[key as usize] = charge == what || what.role.is_none() && charge.category == what.category;
         }
         gone
     }
 
-    /// When the last task would have come to the end.
-    fn end_of(&self, last: usize, is_gone: impl Fn(usize) -> bool) -> u64 {
-        // When each span begins in the replay, and how long it lasts.
-        let (mut begins, mut lasts) = (vec![0_u64; self.hows.len()], vec![0_u64; self.hows.len()]);
-        for &(_, is_beginning, at) in &self.events {
-            let index = self.first[at.task] + at.place;
-            let span = &self.graph.spans[at.task][at.place];
-            if is_beginning {
-                begins[index] = self.begin(&begins, &lasts, at, span);
-                lasts[index] = match self.hows[index] {
-                    How::Alone if is_gone(self.keys[index]) => 0,
-                    _ => span.time_ns(),
-                };
+    /// When the last task would have come to the end, without what has these keys.
+    fn end_of(&self, last: usize, gone: &[bool]) -> u64 {
+        let mut times = Times(vec![(0, 0); self.steps.len()]);
+        let is_gone = |step: &Step| gone[step.key as usize];
+        for &event in &self.events {
+            let number = event / 2;
+            let step = &self.steps[number as usize];
+            if event % 2 == 1 {
+                let begins_ns = times.begin(step);
+                let lasts_ns = if matches!(step.how, How::Alone) && is_gone(step) { 0 } else { step.time_ns };
+                times.0[number as usize] = (begins_ns, lasts_ns);
                 continue;
             }
-            let comes = |other, at_ns, way_is_gone| {
-                let way_ns = if way_is_gone { 0 } else { span.end_ns - at_ns };
-                self.comes(&begins, &lasts, other, at_ns) + way_ns
-            };
-            let this_is_gone = is_gone(self.keys[index]);
-            match self.hows[index] {
+            let comes = |other, way_ns, no_way| times.comes(other) + if no_way { 0 } else { way_ns };
+            let begins_ns = times.0[number as usize].0;
+            match step.how {
                 How::Alone => {}
-                How::Until { other, at_ns } => {
-                    lasts[index] = comes(other, at_ns, this_is_gone).saturating_sub(begins[index]);
+                How::Until { other, way_ns } => {
+                    let come_ns = comes(other, way_ns, is_gone(step));
+                    times.0[number as usize].1 = come_ns.saturating_sub(begins_ns);
                 }
-                How::Found { other, at_ns, wait } => {
-                    let is_needless = |wait: At| is_gone(self.keys[self.first[wait.task] + wait.place]);
-                    let come_ns = comes(other, at_ns, this_is_gone || wait.is_some_and(is_needless));
+                How::Found { other, way_ns, wait } => {
+                    let is_needless = wait.is_some_and(|wait| is_gone(&self.steps[wait as usize]));
+                    let come_ns = comes(other, way_ns, is_needless || is_gone(step));
                     // Its earlier looks have no part in it: there are as many as it takes.
-                    begins[index] = begins[index].min(come_ns);
-                    lasts[index] = come_ns - begins[index];
+                    let begins_ns = begins_ns.min(come_ns);
+                    times.0[number as usize] = (begins_ns, come_ns - begins_ns);
                 }
             }
         }
-        match at(self.graph, last, self.graph.end_ns) {
-            Some(last) => self.comes(&begins, &lasts, last, self.graph.end_ns),
-            None => self.graph.end_ns,
-        }
+        let end = self.at(&mut self.graph.cursor(), last, self.graph.end_ns);
+        end.map_or(self.graph.end_ns, |at| times.comes(at))
     }
+}
 
-    fn begin(&self, begins: &[u64], lasts: &[u64], at: At, span: &Span) -> u64 {
-        if let Some(before) = at.place.checked_sub(1) {
-            let index = self.first[at.task] + before;
-            // What was not seen in between lasts as long as it did.
-            return begins[index] + lasts[index] + (span.start_ns - self.graph.spans[at.task][before].end_ns);
-        }
-        match self.births[at.task] {
-            Some((parent, born_ns)) => {
-                self.comes(begins, lasts, parent, born_ns) + span.start_ns.saturating_sub(born_ns)
+/// When each span begins in the replay, and how long it lasts.
+struct Times(Vec<(u64, u64)>);
+
+impl Times {
+    fn begin(&self, step: &Step) -> u64 {
+        match step.before {
+            Before::Nothing => step.start_ns,
+            Before::Span { span, gap_ns } => {
+                let (begins_ns, lasts_ns) = self.0[span as usize];
+                begins_ns + lasts_ns + gap_ns
             }
-            None => span.start_ns,
+            Before::Birth { parent, delay_ns } => self.comes(parent) + delay_ns,
         }
     }
 
-    /// When a task comes, in the replay, to an instant of the recording that lies in this span of it.
-    fn comes(&self, begins: &[u64], lasts: &[u64], at: At, at_ns: u64) -> u64 {
-        let span = &self.graph.spans[at.task][at.place];
-        let index = self.first[at.task] + at.place;
-        let (done_ns, lasts_ns) = (at_ns.saturating_sub(span.start_ns), lasts[index]);
+    /// When a task comes, in the replay, to an instant of the recording.
+    fn comes(&self, at: At) -> u64 {
+        let (begins_ns, lasts_ns) = self.0[at.span as usize];
         // A span is done as it was, or not at all; a wait that became shorter is over then.
-        begins[index] + done_ns.min(lasts_ns)
+        begins_ns + at.done_ns.min(lasts_ns)
     }
-}
-
-/// The span in which a task is right before an instant.
-fn at(graph: &Graph<'_>, task: usize, at_ns: u64) -> Option<At> {
-    graph.span_before(task, at_ns).map(|(place, _)| At { task, place })
-}
-
-fn how(graph: &Graph<'_>, task: usize, place: usize) -> How {
-    let span = &graph.spans[task][place];
-    let how = match graph.end_of(task, place) {
-        End::By { task, at_ns } if at_ns > span.start_ns => {
-            at(graph, task, at_ns).map(|other| How::Until { other, at_ns })
-        }
-        End::Found { task, at_ns, wait, .. } if at_ns > graph.start_ns => {
-            let wait = wait.map(|place| At { task, place });
-            at(graph, task, at_ns).map(|other| How::Found { other, at_ns, wait })
-        }
-        _ => None,
-    };
-    how.unwrap_or(How::Alone)
 }

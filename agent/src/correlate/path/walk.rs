@@ -2,7 +2,7 @@
 
 use super::{
     charge::{Category, Charge, Detail},
-    graph::{End, Graph},
+    graph::{Cursor, End, Graph},
 };
 use crate::correlate::span::{Activity, Span};
 
@@ -29,6 +29,7 @@ impl Element {
 /// Where the walk is: right before this instant, at this task.
 struct Walk<'g, 'a> {
     graph: &'g Graph<'a>,
+    cursor: Cursor<'g>,
     task: usize,
     at_ns: u64,
     /// The last first.
@@ -45,13 +46,21 @@ impl Graph<'_> {
         let Some(task) = self.last_task(tid) else {
             return self.unknown(None, "the thread that saw the response was not recorded");
         };
-        let mut walk =
-            Walk { graph: self, task, at_ns: self.end_ns, elements: Vec::new(), hand_overs: 0, returns: Vec::new() };
+        let mut walk = Walk {
+            graph: self,
+            cursor: self.cursor(),
+            task,
+            at_ns: self.end_ns,
+            elements: Vec::new(),
+            hand_overs: 0,
+            returns: Vec::new(),
+        };
         while walk.at_ns > self.start_ns {
             walk.step();
         }
         walk.elements.reverse();
-        joined(walk.elements)
+        join(&mut walk.elements);
+        walk.elements
     }
 
     /// The task that has a thread number at the end.
@@ -107,7 +116,7 @@ impl Walk<'_, '_> {
             (self.task, self.hand_overs) = (task, 0);
         }
         let tasks = &self.graph.histories.tasks;
-        let Some((place, &span)) = self.graph.span_before(self.task, self.at_ns) else {
+        let Some((place, &span)) = self.cursor.span_before(self.task, self.at_ns) else {
             // Before all that it did: it was born, or nobody saw what it did.
             return match tasks[self.task].born {
                 Some(born) if born.at_ns <= self.at_ns && self.hand_overs <= tasks.len() => {
@@ -178,13 +187,12 @@ impl Walk<'_, '_> {
 }
 
 /// Joins neighbours that are the same, except for where the path has been elsewhere in between.
-fn joined(elements: Vec<Element>) -> Vec<Element> {
-    let mut out: Vec<Element> = Vec::with_capacity(elements.len());
-    for element in elements {
-        match out.last_mut() {
-            Some(last) if last.charge == element.charge && last.task == element.task => last.end_ns = element.end_ns,
-            _ => out.push(element),
+fn join(elements: &mut Vec<Element>) {
+    elements.dedup_by(|next, last| {
+        let same = next.charge == last.charge && next.task == last.task;
+        if same {
+            last.end_ns = next.end_ns;
         }
-    }
-    out
+        same
+    });
 }
