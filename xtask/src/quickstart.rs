@@ -34,5 +34,8 @@ pub fn execute(shell: &Shell, arguments: &Arguments) -> Result<()> {
     let command =
         ["run", "cold-start", "--sandbox", "available", "--workload", "rust", "-n", &instances, "--out", &out];
     setup::as_root(shell, &[&[program.as_str()], &command[..]].concat())
-        .with_context(|| format!("the run failed; `{program} doctor` says what this host can do"))
+        .with_context(|| format!("the run failed; `{program} doctor` says what this host can do"))?;
+    println!();
+    let latest = format!("{out}@latest");
+    cmd!(shell, "{program} explain {latest}").quiet().run().context("the results can't be explained")
 }

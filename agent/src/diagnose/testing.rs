@@ -83,7 +83,8 @@ pub struct Scene {
     attribution: Vec<(String, Attribution)>,
     savings: Vec<(String, Saving)>,
     sched: Vec<(String, Sched)>,
-    windows: Vec<(String, Window)>,
+    /// Rows of `windows`.
+    pub windows: Vec<(String, Window)>,
     /// Rows of `threads`.
     pub threads: Vec<(String, Thread)>,
     absent: Vec<&'static str>,
@@ -454,7 +455,7 @@ fn sched(role: &str) -> Sched {
 }
 
 /// Ten seconds in which little happens.
-fn window(target: &str) -> Window {
+pub fn window(target: &str) -> Window {
     Window {
         target: target.to_owned(),
         span_ns: 10_000_000_000,

@@ -8,6 +8,7 @@ mod daemon;
 mod exits;
 mod failures;
 mod guest_page_cache;
+mod idle_cost;
 mod lost_events;
 mod memory_elsewhere;
 mod missing_events;
@@ -52,6 +53,7 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &exits::Exits,
         &serial_console::SerialConsole,
         &spread::Spread,
+        &idle_cost::IdleCost,
         &busy_thread::BusyThread,
         &periodic_wakeups::PeriodicWakeups,
         &timer_tick::TimerTick,
