@@ -2,7 +2,7 @@
 //! nothing, since each driver has requests of its own.
 
 /// KVM's type of requests (`KVMIO`).
-const KVM: u64 = 0xae;
+const KVM: u8 = 0xae;
 
 /// Requests that return nothing and take a number, write to the kernel, read from it, and both (`_IOC_DIR`, the same on x86-64 and
 /// arm64).
@@ -46,7 +46,7 @@ const KVM_REQUESTS: [(u8, u8, &str); 95] = [
 
 /// Others, which are the same on x86-64 and arm64 (`asm-generic/ioctls.h`, `linux/sockios.h`, `linux/if_tun.h`, `linux/vhost.h`,
 /// `linux/loop.h`).
-const OTHERS: [(u64, &str); 19] = [
+const OTHERS: [(u32, &str); 19] = [
     // KVM has these twice, in different sizes.
     (0x4020_aea5, "KVM_SIGNAL_MSI"),
     (0x8070_ae9f, "KVM_GET_PIT2"),
@@ -70,12 +70,12 @@ const OTHERS: [(u64, &str); 19] = [
 ];
 
 /// A request as people write it: `KVM_CREATE_VM`, or its number where it is none of these.
-pub(super) fn request_name(request: u64) -> String {
+pub(super) fn request_name(request: u32) -> String {
     if let Some((_, name)) = OTHERS.iter().find(|(number, _)| *number == request) {
         return (*name).to_owned();
     }
-    let [number, of, _, direction] = (request as u32).to_le_bytes();
-    let kvm = KVM_REQUESTS.iter().filter(|_| u64::from(of) == KVM);
+    let [number, of, _, direction] = request.to_le_bytes();
+    let kvm = KVM_REQUESTS.iter().filter(|_| of == KVM);
     match kvm.into_iter().find(|(known, way, _)| (*known, *way) == (number, direction >> 6)) {
         Some((.., name)) => format!("KVM_{name}"),
         None => format!("{request:#x}"),

@@ -135,7 +135,7 @@ impl Cause {
 }
 
 /// `ioctl(KVM_RUN)`: the vCPU runs. The request number is the same on every architecture.
-const KVM_RUN: u64 = 0xae80;
+const KVM_RUN: u32 = 0xae80;
 
 /// A system call, or the page fault that a thread's own code ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,10 +143,15 @@ pub struct Called {
     /// Its number, or [`PAGE_FAULT`].
     pub number: i32,
     /// The request of an `ioctl`; 0 of others.
-    pub argument: u64,
+    pub argument: u32,
 }
 
 impl Called {
+    /// From the numbers of a record. The request of an `ioctl` is an `unsigned int`: the kernel takes no more of the argument.
+    pub fn of(number: i32, argument: u64) -> Self {
+        Self { number, argument: argument as u32 }
+    }
+
     /// A page fault of a thread's own code.
     pub const FAULT: Self = Self { number: PAGE_FAULT, argument: 0 };
 

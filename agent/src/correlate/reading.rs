@@ -251,7 +251,7 @@ impl Histories {
                 let task = self.task(header.tid);
                 let object = task.object.take().filter(|&(since_ns, _)| since_ns == call.since_ns);
                 task.calls.push(Call {
-                    called: Called { number: call.number, argument: call.arg },
+                    called: Called::of(call.number, call.arg),
                     start_ns: call.since_ns,
                     end_ns: header.at_ns,
                     result: Some(call.result),
@@ -359,7 +359,7 @@ impl Histories {
         }
         if leaves {
             let within = (switch.syscall != NO_SYSCALL).then_some(OpenCall {
-                called: Called { number: switch.syscall, argument: switch.syscall_arg },
+                called: Called::of(switch.syscall, switch.syscall_arg),
                 since_ns: switch.syscall_since_ns,
             });
             let task = self.task(header.tid);

@@ -1,11 +1,11 @@
 //! Words that come again and again in a recording (names, roles, objects), each kept once: a start has tens of thousands of stretches
 //! and a few dozen words.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
-/// A word, by its place in [`Texts`].
+/// A word, by its place in [`Texts`], counted from 1: there are as many optional ones as stretches of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text(u32);
+pub struct Text(NonZeroU32);
 
 /// All words of a recording.
 #[derive(Debug, Default, Clone)]
@@ -21,9 +21,9 @@ impl Texts {
             return known;
         }
         let word: Arc<str> = word.into();
-        // A recording is bounded far below 2^32 records.
-        let place = Text(self.all.len() as u32);
         self.all.push(Arc::clone(&word));
+        // A recording is bounded far below 2^32 records, and a word was just added.
+        let place = Text(NonZeroU32::new(self.all.len() as u32).unwrap_or(NonZeroU32::MAX));
         self.known.insert(word, place);
         place
     }
@@ -35,7 +35,7 @@ impl Texts {
 
     /// The word; it must be of these.
     pub fn get(&self, place: Text) -> &str {
-        &self.all[place.0 as usize]
+        &self.all[place.0.get() as usize - 1]
     }
 }
 

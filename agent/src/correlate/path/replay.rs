@@ -98,11 +98,12 @@ impl Graph<'_> {
             return Vec::new();
         }
         let Some(replay) = Replay::of(self) else { return Vec::new() };
-        let whole_ns = replay.end_of(last, &vec![false; replay.key_of.len()]);
+        let mut times = Times(Vec::new());
+        let whole_ns = replay.end_of(last, &vec![false; replay.key_of.len()], &mut times);
         let mut savings: Vec<Saving> = parts
             .into_iter()
             .map(|(charge, time_ns)| {
-                let saves_ns = whole_ns.saturating_sub(replay.end_of(last, &replay.gone(&charge)));
+                let saves_ns = whole_ns.saturating_sub(replay.end_of(last, &replay.gone(&charge), &mut times));
                 Saving { charge, time_ns, saves_ns }
             })
             .collect();
@@ -136,7 +137,8 @@ impl<'g, 'a> Replay<'g, 'a> {
                 replay.steps.push(Step { start_ns: span.start_ns, time_ns: span.time_ns(), before, how, key });
             }
         }
-        events.sort_unstable();
+        // Those of a task are in order already, which a stable sort makes use of.
+        events.sort();
         replay.events = events.into_iter().map(|(_, begins, number)| 2 * number + u32::from(begins)).collect();
         Some(replay)
     }
@@ -195,9 +197,10 @@ impl<'g, 'a> Replay<'g, 'a> {
         gone
     }
 
-    /// When the last task would have come to the end, without what has these keys.
-    fn end_of(&self, last: usize, gone: &[bool]) -> u64 {
-        let mut times = Times(vec![(0, 0); self.steps.len()]);
+    /// When the last task would have come to the end, without what has these keys. What is in `times` does not matter.
+    fn end_of(&self, last: usize, gone: &[bool], times: &mut Times) -> u64 {
+        times.0.clear();
+        times.0.resize(self.steps.len(), (0, 0));
         let is_gone = |step: &Step| gone[step.key as usize];
         for &event in &self.events {
             let number = event / 2;
