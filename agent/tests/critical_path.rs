@@ -66,8 +66,13 @@ fn record_with(probes: &mut Probes, command: &mut Command) -> Recorded {
     assert_eq!(recording.lost.all(), 0);
     let mut names = Names::of_running_kernel();
     names.learn(&recording.records);
-    let bystanders =
-        vec![Bystander { tid: launcher, role: "launcher".to_owned(), duty: Duty::Acts, until_ns: Some(spawned_ns) }];
+    let bystanders = vec![Bystander {
+        tid: launcher,
+        tgid: std::process::id(),
+        role: "launcher".to_owned(),
+        duty: Duty::Acts,
+        until_ns: Some(spawned_ns),
+    }];
     let histories = Histories::of(
         &recording.records,
         Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: probes.untimed_fault_ns() },

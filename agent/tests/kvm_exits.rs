@@ -91,8 +91,13 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
     let end_ns = recording.records.last().unwrap().header().at_ns;
     let mut names = Names::of_running_kernel();
     names.learn(&recording.records);
-    let bystanders =
-        vec![Bystander { tid: launcher, role: "launcher".to_owned(), duty: Duty::Acts, until_ns: Some(spawned_ns) }];
+    let bystanders = vec![Bystander {
+        tid: launcher,
+        tgid: std::process::id(),
+        role: "launcher".to_owned(),
+        duty: Duty::Acts,
+        until_ns: Some(spawned_ns),
+    }];
     let source = Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: probes.untimed_fault_ns() };
     let histories = Histories::of(&recording.records, source, &[]);
     let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();

@@ -52,6 +52,8 @@ pub enum Duty {
 pub struct Bystander {
     /// Its number.
     pub tid: u32,
+    /// Of its process.
+    pub tgid: u32,
     /// What it does.
     pub role: String,
     /// What it is there for.

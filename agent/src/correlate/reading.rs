@@ -88,9 +88,9 @@ impl Histories {
     pub fn new(source: Source) -> Self {
         let mut histories = Self { source, ..Self::default() };
         for bystander in histories.source.bystanders.clone() {
-            let Bystander { tid, ref role, duty, until_ns } = bystander;
+            let Bystander { tid, tgid, ref role, duty, until_ns } = bystander;
             let role = histories.texts.keep(role);
-            let history = History::new(tid, tid, role, role, false);
+            let history = History::new(tid, tgid, role, role, false);
             histories.add(History { duty: Some(duty), died_ns: until_ns, ..history });
         }
         histories

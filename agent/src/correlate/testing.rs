@@ -108,7 +108,7 @@ pub fn packet(at_ns: u64, tid: u32, running: u32) -> Record {
 }
 
 pub fn source() -> Source {
-    let bystander = |tid, role: &str, duty| Bystander { tid, role: role.to_owned(), duty, until_ns: None };
+    let bystander = |tid, role: &str, duty| Bystander { tid, tgid: tid, role: role.to_owned(), duty, until_ns: None };
     let bystanders = vec![
         bystander(LAUNCHER, "launcher", Duty::Acts),
         bystander(DAEMON, "daemon", Duty::Serves),

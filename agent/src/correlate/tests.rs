@@ -304,6 +304,70 @@ fn a_monitor_that_looks_again_and_again_is_on_the_path_for_its_last_look_alone()
 }
 
 #[test]
+fn a_monitor_finds_the_call_that_was_in_progress_at_its_last_look_and_not_a_wait_that_was_over_before() {
+    const MONITOR: u32 = 31;
+    let us = 1000;
+    let mut records = launch();
+    records.extend([new_thread(131, PROCESS, OTHER), new_thread(132, PROCESS, MONITOR)]);
+    records.push(switch(133, PROCESS, 0, OTHER));
+    records.push(leaves_in(WAIT, 134, switch(134, OTHER, INTERRUPTIBLE, STRANGER)));
+    records.extend([switch(135, STRANGER, 0, PROCESS), switch(136, STRANGER, 0, MONITOR)]);
+    // The process waits for somebody outside until 300 µs, while the monitor rests.
+    records.push(leaves_in(WAIT, 137, switch(138, MONITOR, INTERRUPTIBLE, STRANGER)));
+    records.push(leaves_in(READ, us, switch(2 * us, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+    records.push(wake(300 * us, PROCESS, WakeCause::Task, 0, b"somebody"));
+    records.extend([switch(301 * us, STRANGER, 0, PROCESS), syscall(us, 301 * us, PROCESS, READ, 0)]);
+    records.extend([wakes(302 * us, PROCESS, MONITOR), switch(303 * us, STRANGER, 0, MONITOR)]);
+    // Then it is in a call, on a CPU, for 50 µs; the monitor looks twice meanwhile and then lets the other thread go on.
+    for at in [320 * us, 340 * us, 360 * us] {
+        records.push(switch(at - 15 * us, MONITOR, INTERRUPTIBLE, STRANGER));
+        records.push(wake(at, MONITOR, WakeCause::Hrtimer, 0xabc, b"x"));
+        records.push(switch(at, STRANGER, 0, MONITOR));
+    }
+    records.push(leaves_in(READ, 310 * us, switch(358 * us, PROCESS, 0, STRANGER)));
+    records.extend([wakes(361 * us, MONITOR, OTHER), switch(362 * us, STRANGER, 0, OTHER)]);
+    records.sort_by_key(|record| record.header().at_ns);
+    let account = Account::of(&records, OTHER, RUNS_NS, 370 * us);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 0);
+    assert_eq!(account.time(Category::Outside, "runtime", "somebody"), 298 * us);
+    assert_eq!(unexplained(&account), 0);
+}
+
+#[test]
+fn a_ticker_that_wakes_an_idle_thread_is_not_the_cause_of_work_that_another_thread_has_just_got() {
+    const TICKER: u32 = 31;
+    const FUTEX: i32 = 202;
+    let us = 1000;
+    let with = |woken_ns: u64| {
+        let mut records = launch();
+        records.extend([new_thread(131, PROCESS, OTHER), new_thread(132, PROCESS, TICKER)]);
+        records.push(switch(133, PROCESS, 0, TICKER));
+        records.push(leaves_in(READ, 500, switch(600, PROCESS, INTERRUPTIBLE, STRANGER)));
+        // Each 20 µs the ticker wakes the other thread, which rests again.
+        for tick in 1..=10_u64 {
+            let at = tick * 20 * us;
+            records.push(leaves_in(FUTEX, at - 16 * us, switch(at - 15 * us, OTHER, INTERRUPTIBLE, STRANGER)));
+            records.push(switch(at - 12 * us, TICKER, INTERRUPTIBLE, STRANGER));
+            records.push(wake(at, TICKER, WakeCause::Hrtimer, 0xabc, b"x"));
+            records.push(switch(at, STRANGER, 0, TICKER));
+            records.extend([wakes(at + us, TICKER, OTHER), switch(at + 2 * us, STRANGER, 0, OTHER)]);
+        }
+        // The process gets what it waited for.
+        records.push(wake(woken_ns, PROCESS, WakeCause::Task, 0, b"somebody"));
+        records.sort_by_key(|record| record.header().at_ns);
+        Account::of(&records, OTHER, RUNS_NS, 210 * us)
+    };
+    // It is still on its way when the last tick wakes the other thread.
+    let account = with(195 * us);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 0);
+    assert_eq!(account.time(Category::Outside, "runtime", "somebody"), 195 * us - 600);
+    // When nobody else is awake, the ticker is what there was.
+    let account = with(205 * us);
+    assert!(account.time(Category::Timer, "runtime", "") > 0);
+    assert_eq!(account.time(Category::Outside, "runtime", "somebody"), 0);
+}
+
+#[test]
 fn a_thread_that_holds_others_up_is_on_the_path_with_what_it_waits_for_and_not_the_monitor_that_steps_in() {
     const MONITOR: u32 = 31;
     let us = 1000;
@@ -447,7 +511,7 @@ fn a_call_that_a_daemon_begins_after_it_has_served_is_not_the_sandboxs() {
     // Everything of `daemon_at_work` but the return from the call.
     let records: Vec<_> = daemon_at_work().into_iter().filter(|record| !matches!(record, Record::Syscall(_))).collect();
     let until = |until_ns| {
-        let daemon = Bystander { tid: DAEMON, role: "daemon".to_owned(), duty: Duty::Serves, until_ns };
+        let daemon = Bystander { tid: DAEMON, tgid: DAEMON, role: "daemon".to_owned(), duty: Duty::Serves, until_ns };
         let histories = Histories::of(&records, Source { bystanders: vec![daemon], ..source() }, &[]);
         calls(&histories, &spans(&histories, 50, 350), &(0..u64::MAX)).iter().map(|call| call.time_ns).sum::<u64>()
     };

@@ -43,9 +43,10 @@ impl Watch {
         probes.watch_files(scope)?;
         let client = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
         let console = instance.console().reader_tid();
+        let tgid = std::process::id();
         let mut bystanders =
             [(launcher, "launcher", Duty::Acts), (client, "client", Duty::Acts), (console, "console", Duty::Listens)]
-                .map(|(tid, role, duty)| Bystander { tid, role: role.to_owned(), duty, until_ns: None })
+                .map(|(tid, role, duty)| Bystander { tid, tgid, role: role.to_owned(), duty, until_ns: None })
                 .to_vec();
         for bystander in &bystanders {
             probes.mark(bystander.tid, Membership::bystander(scope));
@@ -54,7 +55,13 @@ impl Watch {
         for daemon in &daemons {
             let threads = mark_threads(|tid| probes.mark(tid, Membership::bystander(scope)), daemon.pid);
             let role = daemon.role.to_owned();
-            let bystander = |tid| Bystander { tid, role: role.clone(), duty: Duty::Serves, until_ns: None };
+            let bystander = |tid| Bystander {
+                tid,
+                tgid: daemon.pid.cast_unsigned(),
+                role: role.clone(),
+                duty: Duty::Serves,
+                until_ns: None,
+            };
             bystanders.extend(threads.into_iter().map(bystander));
         }
         let explainer = Explainer::new(Source {

@@ -134,7 +134,8 @@ impl<'a> Graph<'a> {
                     if self.ends_threads(task, waker, within) {
                         return End::Ordered { task: waker };
                     }
-                    return End::By { task: waker, at_ns: span.end_ns };
+                    let had_work = self.polls.had_work(self.histories, &self.spans, (task, waker), span);
+                    return End::By { task: had_work.unwrap_or(waker), at_ns: span.end_ns };
                 }
                 let who = self.histories.texts.get(running.who);
                 if who.starts_with("rcu") {

@@ -16,8 +16,10 @@ use syscalls::Sysno;
 
 /// A look takes less CPU time than this.
 const LOOK_NS: u64 = 200_000;
-/// Between its wake-up and what it then does lies less than this.
+/// What it then does is not far from its wake-up, and takes less CPU time than this.
 const ACT_NS: u64 = 500_000;
+/// Timers wake a thread again and again if they did so as often as this.
+const TICKS: usize = 8;
 
 /// Calls that tell whether there is something to do.
 const POLLING: [&str; 7] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"];
@@ -29,45 +31,85 @@ fn numbers(names: &[&str]) -> HashSet<i32> {
     names.iter().filter_map(|name| name.parse::<Sysno>().ok().map(|call| call.id())).collect()
 }
 
-/// Looks that found something, by task and place of the wait before: who had done it, and when.
-#[derive(Debug, Default)]
-pub(super) struct Polls(HashMap<(usize, usize), (usize, u64)>);
+/// What threads did that look again and again.
+pub(super) struct Polls {
+    /// Looks that found something, by task and place of the wait before: who had done it, and when.
+    found: HashMap<(usize, usize), (usize, u64)>,
+    /// When timers woke those tasks that they wake again and again.
+    ticks: HashMap<usize, Vec<u64>>,
+    /// The tasks of each process.
+    threads: HashMap<u32, Vec<usize>>,
+    resting: HashSet<i32>,
+}
 
 impl Polls {
     pub(super) fn of(histories: &Histories, spans: &[Vec<Span>], packets: &Packets) -> Self {
         let acts = acts(histories);
-        let sleepers = Sleepers::of(&histories.tasks, spans);
+        let doings = Doings::of(&histories.tasks, spans);
         let polling = numbers(&POLLING);
-        let mut found = HashMap::new();
+        let (mut found, mut ticks) = (HashMap::new(), HashMap::new());
         for (task, spans) in spans.iter().enumerate() {
-            for (place, span) in spans.iter().enumerate() {
-                if !is_timer(&span.activity) || !looked_in_vain(spans, place, &acts[task]) {
-                    continue;
-                }
-                let first_act = acts[task].partition_point(|&at| at < span.end_ns);
-                let Some(&act_ns) = acts[task].get(first_act).filter(|&&at| at <= span.end_ns + ACT_NS) else {
-                    continue;
-                };
-                if next_wait(spans, place).is_some_and(|wait| wait < act_ns) {
-                    continue;
-                }
+            let looks = looks(spans, &acts[task]);
+            if looks.len() >= TICKS {
+                ticks.insert(task, looks.iter().map(|look| spans[look.place].end_ns).collect());
+            }
+            if !is_monitor(&looks) {
+                continue;
+            }
+            for look in looks {
+                let (place, span) = (look.place, &spans[look.place]);
+                let Some(act_ns) = look.act_ns.filter(|_| look.on_cpu_ns <= ACT_NS) else { continue };
                 let history = &histories.tasks[task];
-                let calls = history.calls.iter().filter(|call| call.start_ns >= span.end_ns && call.end_ns <= act_ns);
-                let mut polled = calls.filter(|call| polling.contains(&call.called.number));
-                let by = if polled.any(|call| call.result.is_some_and(|result| result > 0)) {
-                    packets.last_sent(task, span.end_ns)
-                } else {
-                    sleepers.last(task, history.tgid, span.end_ns)
-                };
+                let first_call = history.calls.partition_point(|call| call.start_ns < span.end_ns);
+                let mut calls = history.calls[first_call..].iter().take_while(|call| call.end_ns <= act_ns);
+                let has_polled = calls
+                    .any(|call| polling.contains(&call.called.number) && call.result.is_some_and(|result| result > 0));
+                let sent = packets
+                    .last_sent(task, span.end_ns)
+                    .filter(|&(_, sent_ns)| has_polled && sent_ns >= look.before_ns);
+                let by = sent.or_else(|| doings.found(task, &look, span));
                 found.extend(by.map(|by| ((task, place), by)));
             }
         }
-        Self(found)
+        let Doings { threads, resting, .. } = doings;
+        Self { found, ticks, threads, resting }
     }
 
     /// Who had done, and when, what a task found when this wait for a timer was over.
     pub(super) fn found(&self, task: usize, place: usize) -> Option<(usize, u64)> {
-        self.0.get(&(task, place)).copied()
+        self.found.get(&(task, place)).copied()
+    }
+
+    /// Who else may have had the work that a task was woken for from its rest, by a thread of its process that a timer had just woken,
+    /// as it does again and again: the threads of such a runtime take work from each other, and nobody has to be woken for that. It is
+    /// the thread that something else than a timer had woken last, and that was still awake.
+    pub(super) fn had_work(
+        &self,
+        histories: &Histories,
+        spans: &[Vec<Span>],
+        (task, waker): (usize, usize),
+        wait: &Span,
+    ) -> Option<usize> {
+        let Activity::Blocked { within: Some(within), .. } = wait.activity else { return None };
+        let tgid = histories.tasks[task].tgid;
+        if histories.tasks[waker].tgid != tgid || !self.resting.contains(&within.called.number) {
+            return None;
+        }
+        let ticks = self.ticks.get(&waker)?;
+        let last = ticks.partition_point(|&at| at <= wait.end_ns).checked_sub(1)?;
+        if ticks[last] + ACT_NS < wait.end_ns {
+            return None;
+        }
+        let awake_since = |other: usize| {
+            let before = &spans[other][..spans[other].partition_point(|span| span.start_ns < wait.end_ns)];
+            let now = before.last().filter(|span| span.end_ns >= wait.end_ns)?;
+            let is_awake = !matches!(now.activity, Activity::Blocked { .. });
+            let slept = before.iter().rfind(|span| matches!(span.activity, Activity::Blocked { .. }))?;
+            (is_awake && !is_timer(&slept.activity)).then_some(slept.end_ns)
+        };
+        let others = self.threads.get(&tgid)?.iter().filter(|&&other| other != task && other != waker);
+        let awake = others.filter_map(|&other| Some((awake_since(other)?, other)));
+        awake.max().map(|(_, other)| other)
     }
 }
 
@@ -75,22 +117,49 @@ fn is_timer(activity: &Activity) -> bool {
     matches!(activity, Activity::Blocked { woken: Some(wake), .. } if matches!(wake.cause, Cause::Hrtimer(_)))
 }
 
-/// Whether a task did no more than look between the wait before this one and this one.
-fn looked_in_vain(spans: &[Span], place: usize, acts: &[u64]) -> bool {
-    let Some(before) = spans[..place].iter().rposition(|span| matches!(span.activity, Activity::Blocked { .. })) else {
-        return false;
-    };
-    let awake = &spans[before + 1..place];
-    let on_cpu_ns: u64 = awake.iter().filter(|span| span.activity.is_on_cpu()).map(Span::time_ns).sum();
-    let (from, until) = (spans[before].end_ns, spans[place].start_ns);
-    let has_acted = acts.get(acts.partition_point(|&at| at < from)).is_some_and(|&at| at < until);
-    is_timer(&spans[before].activity) && on_cpu_ns <= LOOK_NS && !has_acted
+/// A wait for a timer, and what came after it.
+struct Look {
+    /// Of the wait.
+    place: usize,
+    /// When the task was last woken by anything but a timer: since then it looks.
+    since_ns: u64,
+    /// When the wait before this one began: what was there by then it has seen twice.
+    before_ns: u64,
+    /// When it first woke somebody or made one, before its next wait.
+    act_ns: Option<u64>,
+    /// CPU time until the next wait.
+    on_cpu_ns: u64,
 }
 
-/// When the next wait begins.
-fn next_wait(spans: &[Span], place: usize) -> Option<u64> {
-    let next = spans[place + 1..].iter().find(|span| matches!(span.activity, Activity::Blocked { .. }));
-    next.map(|span| span.start_ns)
+/// The waits for a timer of a task that acts at these instants.
+fn looks(spans: &[Span], acts: &[u64]) -> Vec<Look> {
+    let mut looks: Vec<Look> = Vec::new();
+    let (mut since_ns, mut before_ns, mut next_act) = (0, 0, 0);
+    let mut waits = spans.iter().enumerate().filter(|(_, span)| matches!(span.activity, Activity::Blocked { .. }));
+    let mut next = waits.next();
+    while let Some((place, span)) = next {
+        next = waits.next();
+        let (until, until_ns) = next.map_or((spans.len(), u64::MAX), |(place, span)| (place, span.start_ns));
+        if is_timer(&span.activity) {
+            while acts.get(next_act).is_some_and(|&at| at < span.end_ns) {
+                next_act += 1;
+            }
+            let act_ns = acts.get(next_act).copied().filter(|&at| at < until_ns);
+            let awake = spans[place + 1..until].iter().filter(|span| span.activity.is_on_cpu());
+            let on_cpu_ns = awake.map(Span::time_ns).sum();
+            looks.push(Look { place, since_ns, before_ns, act_ns, on_cpu_ns });
+        } else {
+            since_ns = span.end_ns;
+        }
+        before_ns = span.start_ns;
+    }
+    looks
+}
+
+/// Whether a task looks in vain time and again: who sleeps to do something then does it each time.
+fn is_monitor(looks: &[Look]) -> bool {
+    let in_vain = looks.iter().filter(|look| look.act_ns.is_none() && look.on_cpu_ns <= LOOK_NS).count();
+    4 * in_vain > looks.len()
 }
 
 /// When each task woke another, or made one.
@@ -113,39 +182,102 @@ fn acts(histories: &Histories) -> Vec<Vec<u64>> {
     acts
 }
 
-/// When tasks went to sleep of their own will, by process.
-struct Sleepers(HashMap<u32, Vec<(u64, usize, bool)>>);
+/// A sleep of a task, as somebody sees it who looks for something to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sleep {
+    start_ns: u64,
+    end_ns: u64,
+    task: usize,
+    kind: Kind,
+}
 
-impl Sleepers {
-    fn of(tasks: &[History], spans: &[Vec<Span>]) -> Self {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// It waits for its own runtime alone, and holds up nobody.
+    Rests,
+    /// It waits for somebody else, and what is to be done after it waits too.
+    Holds,
+    /// The same, and it is the kernel that it waits for.
+    InKernel,
+}
+
+/// What the threads of each process do that one of them can find.
+struct Doings<'a> {
+    tasks: &'a [History],
+    spans: &'a [Vec<Span>],
+    resting: HashSet<i32>,
+    /// In order of their beginnings.
+    sleeps: HashMap<u32, Vec<Sleep>>,
+    threads: HashMap<u32, Vec<usize>>,
+}
+
+impl<'a> Doings<'a> {
+    fn of(tasks: &'a [History], spans: &'a [Vec<Span>]) -> Self {
         let resting = numbers(&RESTING);
-        let mut sleepers: HashMap<u32, Vec<(u64, usize, bool)>> = HashMap::new();
+        let mut sleeps: HashMap<u32, Vec<Sleep>> = HashMap::new();
+        let mut threads: HashMap<u32, Vec<usize>> = HashMap::new();
         for (task, (history, spans)) in tasks.iter().zip(spans).enumerate() {
-            let mut by_timer = false;
+            threads.entry(history.tgid).or_default().push(task);
+            let (mut by_timer, mut on_cpu_ns) = (false, 0);
             for span in spans {
-                let Activity::Blocked { within, .. } = span.activity else { continue };
-                // One that only looked has done nothing.
-                if !by_timer {
-                    let rests = within
-                        .is_none_or(|within| resting.contains(&within.called.number) || within.called == Called::FAULT);
-                    sleepers.entry(history.tgid).or_default().push((span.start_ns, task, rests));
+                let Activity::Blocked { within, uninterruptible, .. } = span.activity else {
+                    on_cpu_ns += if span.activity.is_on_cpu() { span.time_ns() } else { 0 };
+                    continue;
+                };
+                // One that only looked, and rests again, has done nothing.
+                let rests =
+                    within.is_none_or(|call| resting.contains(&call.called.number) || call.called == Called::FAULT);
+                if !(by_timer && rests && on_cpu_ns <= LOOK_NS) {
+                    let kind = if rests {
+                        Kind::Rests
+                    } else if uninterruptible {
+                        Kind::InKernel
+                    } else {
+                        Kind::Holds
+                    };
+                    let sleep = Sleep { start_ns: span.start_ns, end_ns: span.end_ns, task, kind };
+                    sleeps.entry(history.tgid).or_default().push(sleep);
                 }
-                by_timer = is_timer(&span.activity);
+                (by_timer, on_cpu_ns) = (is_timer(&span.activity), 0);
             }
         }
-        sleepers.values_mut().for_each(|sleepers| sleepers.sort_unstable());
-        Self(sleepers)
+        sleeps.values_mut().for_each(|sleeps| sleeps.sort_unstable());
+        Self { tasks, spans, resting, sleeps, threads }
     }
 
-    /// The other thread of a process that last went to sleep before an instant: one that is in a call which holds up others rather
-    /// than one that rests.
-    fn last(&self, task: usize, tgid: u32, at_ns: u64) -> Option<(usize, u64)> {
+    /// What a task found at a look, after this wait. Rather a wait that holds up others and was not over when it last looked than a
+    /// call that was on a CPU then, and that rather than the last thread that went to rest. What it has seen twice before it does
+    /// not find again; a wait in the kernel lasts as long as it lasts.
+    fn found(&self, task: usize, look: &Look, wait: &Span) -> Option<(usize, u64)> {
         /// Sleeps that are looked at.
         const MOST: usize = 64;
-        let all = self.0.get(&tgid)?;
-        let before = all.partition_point(|&(slept_ns, ..)| slept_ns < at_ns);
-        let recent = || all[..before].iter().rev().take(MOST).filter(|(_, other, _)| *other != task);
-        let holds = recent().find(|(_, _, rests)| !rests);
-        holds.or_else(|| recent().next()).map(|&(slept_ns, other, _)| (other, slept_ns))
+        let tgid = self.tasks[task].tgid;
+        let sleeps = self.sleeps.get(&tgid).map_or(&[][..], Vec::as_slice);
+        let before = sleeps.partition_point(|sleep| sleep.start_ns < wait.end_ns);
+        let recent = || {
+            let since = sleeps[..before].iter().rev().take(MOST).take_while(|sleep| sleep.start_ns >= look.since_ns);
+            since.filter(|sleep| sleep.task != task)
+        };
+        let last = |is: &dyn Fn(&Sleep) -> bool| recent().find(|sleep| is(sleep)).map(|s| (s.task, s.start_ns));
+        let goes_on = |sleep: &Sleep| sleep.end_ns > wait.start_ns;
+        last(&|sleep| sleep.kind != Kind::Rests && goes_on(sleep) && sleep.start_ns >= look.before_ns)
+            .or_else(|| self.in_call(task, tgid, wait))
+            .or_else(|| last(&|sleep| sleep.kind == Kind::InKernel && goes_on(sleep)))
+            .or_else(|| last(&|_| true))
+    }
+
+    /// The other thread of a process that was in a call at the last look, and when it was last seen in it.
+    fn in_call(&self, task: usize, tgid: u32, wait: &Span) -> Option<(usize, u64)> {
+        let (last_ns, now_ns) = (wait.start_ns, wait.end_ns);
+        let sleeps = |other: usize| {
+            let spans = &self.spans[other];
+            let after = spans.partition_point(|span| span.start_ns <= last_ns);
+            after.checked_sub(1).is_some_and(|place| matches!(spans[place].activity, Activity::Blocked { .. }))
+        };
+        let others = self.threads.get(&tgid)?.iter().filter(|&&other| other != task && !sleeps(other));
+        let calls = others.filter_map(|&other| Some((other, self.tasks[other].call_at(last_ns)?)));
+        let holds = calls.filter(|(_, call)| !self.resting.contains(&call.called.number));
+        let last = holds.max_by_key(|(_, call)| call.start_ns)?;
+        Some((last.0, last.1.end_ns.min(now_ns)))
     }
 }
