@@ -368,6 +368,37 @@ fn a_ticker_that_wakes_an_idle_thread_is_not_the_cause_of_work_that_another_thre
 }
 
 #[test]
+fn a_ticker_that_takes_what_another_thread_came_back_with_is_not_the_cause_of_it() {
+    const TICKER: u32 = 31;
+    const FUTEX: i32 = 202;
+    let us = 1000;
+    let mut records = launch();
+    records.extend([new_thread(131, PROCESS, OTHER), new_thread(132, PROCESS, TICKER)]);
+    records.push(switch(133, PROCESS, 0, TICKER));
+    records.push(leaves_in(READ, 500, switch(600, PROCESS, INTERRUPTIBLE, STRANGER)));
+    for tick in 1..=10_u64 {
+        let at = tick * 20 * us;
+        records.push(switch(at - 12 * us, TICKER, INTERRUPTIBLE, STRANGER));
+        records.push(wake(at, TICKER, WakeCause::Hrtimer, 0xabc, b"x"));
+        records.push(switch(at, STRANGER, 0, TICKER));
+        // It has something to do each time.
+        if tick < 10 {
+            records.push(wakes(at + us, TICKER, OTHER));
+            records.push(switch(at + 2 * us, STRANGER, 0, OTHER));
+            records.push(leaves_in(FUTEX, at + 3 * us, switch(at + 4 * us, OTHER, INTERRUPTIBLE, STRANGER)));
+        }
+    }
+    // The process comes back, leaves that to others and rests; the last tick finds it.
+    records.push(wake(190 * us, PROCESS, WakeCause::Task, 0, b"somebody"));
+    records.extend([switch(191 * us, STRANGER, 0, PROCESS), syscall(500, 191 * us, PROCESS, READ, 0)]);
+    records.push(leaves_in(FUTEX, 194 * us, switch(195 * us, PROCESS, INTERRUPTIBLE, STRANGER)));
+    records.sort_by_key(|record| record.header().at_ns);
+    let account = Account::of(&records, TICKER, RUNS_NS, 210 * us);
+    assert_eq!(account.time(Category::Timer, "runtime", ""), 10 * us);
+    assert_eq!(account.time(Category::Outside, "runtime", "somebody"), 190 * us - 600);
+}
+
+#[test]
 fn a_thread_that_holds_others_up_is_on_the_path_with_what_it_waits_for_and_not_the_monitor_that_steps_in() {
     const MONITOR: u32 = 31;
     let us = 1000;

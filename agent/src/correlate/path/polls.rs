@@ -18,6 +18,8 @@ use syscalls::Sysno;
 const LOOK_NS: u64 = 200_000;
 /// What it then does is not far from its wake-up, and takes less CPU time than this.
 const ACT_NS: u64 = 500_000;
+/// A thread that has nothing to do but to leave its work to others takes less CPU time than this.
+const LEAVE_NS: u64 = 100_000;
 /// Timers wake a thread again and again if they did so as often as this.
 const TICKS: usize = 8;
 
@@ -53,11 +55,19 @@ impl Polls {
             if looks.len() >= TICKS {
                 ticks.insert(task, looks.iter().map(|look| spans[look.place].end_ns).collect());
             }
-            if !is_monitor(&looks) {
+            let is_monitor = is_monitor(&looks);
+            if !is_monitor && looks.len() < TICKS {
                 continue;
             }
             for look in looks {
                 let (place, span) = (look.place, &spans[look.place]);
+                if let Some(by) = doings.left(task, &look, span) {
+                    found.insert((task, place), by);
+                    continue;
+                }
+                if !is_monitor {
+                    continue;
+                }
                 let Some(act_ns) = look.act_ns.filter(|_| look.on_cpu_ns <= ACT_NS) else { continue };
                 let history = &histories.tasks[task];
                 let first_call = history.calls.partition_point(|call| call.start_ns < span.end_ns);
@@ -208,6 +218,8 @@ struct Doings<'a> {
     resting: HashSet<i32>,
     /// In order of their beginnings.
     sleeps: HashMap<u32, Vec<Sleep>>,
+    /// When a thread was woken that then went to rest at once, and who: it left to others what it had come back with.
+    left: HashMap<u32, Vec<(u64, usize)>>,
     threads: HashMap<u32, Vec<usize>>,
 }
 
@@ -215,10 +227,11 @@ impl<'a> Doings<'a> {
     fn of(tasks: &'a [History], spans: &'a [Vec<Span>]) -> Self {
         let resting = numbers(&RESTING);
         let mut sleeps: HashMap<u32, Vec<Sleep>> = HashMap::new();
+        let mut left: HashMap<u32, Vec<(u64, usize)>> = HashMap::new();
         let mut threads: HashMap<u32, Vec<usize>> = HashMap::new();
         for (task, (history, spans)) in tasks.iter().zip(spans).enumerate() {
             threads.entry(history.tgid).or_default().push(task);
-            let (mut by_timer, mut on_cpu_ns) = (false, 0);
+            let (mut by_timer, mut on_cpu_ns, mut back_ns) = (false, 0, None);
             for span in spans {
                 let Activity::Blocked { within, uninterruptible, .. } = span.activity else {
                     on_cpu_ns += if span.activity.is_on_cpu() { span.time_ns() } else { 0 };
@@ -238,11 +251,25 @@ impl<'a> Doings<'a> {
                     let sleep = Sleep { start_ns: span.start_ns, end_ns: span.end_ns, task, kind };
                     sleeps.entry(history.tgid).or_default().push(sleep);
                 }
+                if let Some(back_ns) = back_ns.filter(|_| rests && on_cpu_ns <= LEAVE_NS) {
+                    left.entry(history.tgid).or_default().push((back_ns, task));
+                }
                 (by_timer, on_cpu_ns) = (is_timer(&span.activity), 0);
+                back_ns = (!rests && !by_timer).then_some(span.end_ns);
             }
         }
         sleeps.values_mut().for_each(|sleeps| sleeps.sort_unstable());
-        Self { tasks, spans, resting, sleeps, threads }
+        left.values_mut().for_each(|left| left.sort_unstable());
+        Self { tasks, spans, resting, sleeps, left, threads }
+    }
+
+    /// Whose work a task may have found after this wait for a timer: the last thread of its process that had come back from a wait
+    /// since the task looked for the last time but one, and left what it had come back with to others.
+    fn left(&self, task: usize, look: &Look, wait: &Span) -> Option<(usize, u64)> {
+        let left = self.left.get(&self.tasks[task].tgid)?;
+        let before = left.partition_point(|&(back_ns, _)| back_ns < wait.end_ns);
+        let since = left[..before].iter().rev().take_while(|(back_ns, _)| *back_ns >= look.before_ns);
+        since.copied().find(|&(_, other)| other != task).map(|(back_ns, other)| (other, back_ns))
     }
 
     /// What a task found at a look, after this wait. Rather a wait that holds up others and was not over when it last looked than a
