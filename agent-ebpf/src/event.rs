@@ -16,6 +16,8 @@ pub const ARGS_BYTES: usize = 256;
 pub const PART_BYTES: usize = 48;
 /// Parts kept of an object's path, from its end.
 pub const PARTS: usize = 5;
+/// Functions kept of a stack in the kernel, the innermost ones.
+pub const STACK_FRAMES: usize = 24;
 
 /// Which record follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,11 +59,13 @@ pub enum Kind {
     Traps = 16,
     /// [`Object`]: what a long system call of a task in scope was about.
     Object = 17,
+    /// [`WaitStack`]: where in the kernel a task in scope has waited.
+    WaitStack = 18,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 19;
 
     /// All kinds, in the order of their discriminants.
     pub const ALL: [Self; Self::COUNT] = [
@@ -83,6 +87,7 @@ impl Kind {
         Self::Frame,
         Self::Traps,
         Self::Object,
+        Self::WaitStack,
     ];
 }
 
@@ -246,6 +251,17 @@ pub struct Wake {
     pub padding: u16,
     /// Its name.
     pub waker_comm: [u8; COMM_BYTES],
+}
+
+/// Where in the kernel a task in scope has waited that could not be interrupted, and not just for a moment. Comes right before the
+/// [`Wake`] that ends the wait.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct WaitStack {
+    /// `tid` is the thread that waits.
+    pub header: Header,
+    /// Return addresses, the innermost first; zeroes after the last.
+    pub frames: [u64; STACK_FRAMES],
 }
 
 /// A system call of a task in scope returned.

@@ -91,6 +91,8 @@ pub struct LostKey {
 pub struct Task {
     /// When the current system call was entered.
     pub syscall_since_ns: u64,
+    /// Since when the thread waits in a way that can't be interrupted; 0 if it does not.
+    pub waits_since_ns: u64,
     /// Its first two arguments.
     pub syscall_args: [u64; 2],
     /// Its number, or [`crate::event::NO_SYSCALL`].

@@ -251,7 +251,9 @@ fn the_life_of_the_vcpu_thread_adds_up() {
     let (born, died) = (spans.first().unwrap().start_ns, spans.last().unwrap().end_ns);
     assert!(spans.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns), "there are no gaps");
     let ThreadTotals { user_ns, kernel_ns, guest_ns, exit_ns, kvm_run_ns, runnable_ns, blocked_ns, .. } = *totals;
-    let sum = user_ns + kernel_ns + guest_ns + exit_ns + kvm_run_ns + runnable_ns + blocked_ns;
+    let ThreadTotals { fault_ns, interrupt_ns, .. } = *totals;
+    let own = user_ns + fault_ns + interrupt_ns;
+    let sum = own + kernel_ns + guest_ns + exit_ns + kvm_run_ns + runnable_ns + blocked_ns;
     assert!(sum.abs_diff(died - born) <= 1000, "{sum} of {} ns: {totals:?}", died - born);
     for part in [user_ns, kernel_ns, guest_ns, exit_ns, kvm_run_ns, blocked_ns] {
         assert!(part > 0, "{totals:?}");

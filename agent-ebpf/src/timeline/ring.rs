@@ -5,6 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuHashMap, RingBuf},
 };
+use core::mem::MaybeUninit;
 use sandscope_ebpf::{
     event::{Header, Kind},
     kernel::now_ns,
@@ -33,6 +34,21 @@ pub fn send<T: Copy + 'static>(kind: Kind, scope: u16, record: T) {
         Some(mut entry) => {
             entry.write(record);
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        }
+        None => lose(LostKey { scope, kind: kind as u16 }),
+    }
+}
+
+/// Sends a record that is too large to be made elsewhere, if it can be filled.
+#[inline(always)]
+pub fn fill<T: Copy + 'static>(kind: Kind, scope: u16, make: impl FnOnce(&mut MaybeUninit<T>) -> bool) {
+    match EVENTS.reserve::<T>(0) {
+        Some(mut entry) => {
+            if make(&mut entry) {
+                entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+            } else {
+                entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+            }
         }
         None => lose(LostKey { scope, kind: kind as u16 }),
     }

@@ -31,6 +31,9 @@ static RUN_QUEUE_THROTTLED: Global<u32> = Global::new(0);
 /// `TASK_DEAD`: the task is being switched out for the last time. Part of the scheduler's contract since 2.6.
 const TASK_DEAD: u32 = 0x80;
 
+/// `TASK_UNINTERRUPTIBLE`, by itself or with `TASK_WAKEKILL` (killable). The same on all kernels that there have been.
+const TASK_UNINTERRUPTIBLE: u32 = 0x2;
+
 /// Places of the arguments: whether the task was preempted, the task that leaves, the one that arrives.
 const PREEMPTED: usize = 0;
 const PREV: usize = 1;
@@ -102,13 +105,14 @@ fn leave(context: &impl Tracepoint, membership: Membership, record: &mut Switch)
         record.header.flags = THROTTLED;
     }
     let Some(entry) = scope::entry(record.header.tid) else { return };
-    if let Some(task) = known_task(entry)
-        && task.syscall != NO_SYSCALL
-    {
-        record.syscall = task.syscall;
-        record.syscall_since_ns = task.syscall_since_ns;
-        record.syscall_arg = syscall::argument(task);
-        return;
+    if let Some(task) = known_task(entry) {
+        task.waits_since_ns = if record.prev_state & TASK_UNINTERRUPTIBLE != 0 { at_ns } else { 0 };
+        if task.syscall != NO_SYSCALL {
+            record.syscall = task.syscall;
+            record.syscall_since_ns = task.syscall_since_ns;
+            record.syscall_arg = syscall::argument(task);
+            return;
+        }
     }
     let fault_since_ns = memory::stretch_ends(at_ns, record.header.tid, membership);
     // Outside of system calls a thread waits only in the kernel's handling of a page fault.

@@ -42,6 +42,7 @@ static BINPRM_FILENAME: Global<u32> = Global::new(0);
 
 const NEW_TASK: Task = Task {
     syscall_since_ns: 0,
+    waits_since_ns: 0,
     syscall_args: [0; 2],
     syscall: NO_SYSCALL,
     file_use: FileUse::None as u32,
@@ -72,8 +73,8 @@ pub fn known_task(entry: &Entry) -> Option<&'static mut Task> {
 
 #[inline(always)]
 fn task_at(slot: u16) -> Option<&'static mut Task> {
-    // SAFETY: the map gives a valid pointer; only the thread itself uses its element, and it is the running one or is being
-    // switched out, so there is no second reference.
+    // SAFETY: the map gives a valid pointer; only the thread itself uses its element, while it is the running one or is being
+    // switched out, and who wakes it, which the kernel lets only one do at a time. So there is no second reference.
     TASKS.get_ptr_mut(u32::from(slot)).map(|task| unsafe { &mut *task })
 }
 

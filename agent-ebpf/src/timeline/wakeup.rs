@@ -1,23 +1,32 @@
 //! Wake-ups of threads in scope, each with its cause.
 
-use crate::ring::{header, send};
+use crate::{
+    ring::{fill, header, send},
+    scope::known_task,
+};
 use aya_ebpf::{
-    helpers::bpf_get_current_comm,
+    Global,
+    helpers::{bpf_get_current_comm, generated::bpf_get_task_stack},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use sandscope_ebpf::{
-    event::{Kind, Wake},
-    kernel::{Tracepoint, current_tid, interrupt, scope},
+    event::{Header, Kind, STACK_FRAMES, WaitStack, Wake},
+    kernel::{Tracepoint, current_tid, interrupt, now_ns, scope},
 };
+
+/// Waits that are shorter than this are not asked where they were; 0: none is.
+#[unsafe(no_mangle)]
+static STACK_LEAST_NS: Global<u32> = Global::new(0);
 
 /// `sched_waking`, not `sched_wakeup`: it fires in the context of the waker, also when another CPU queues the task.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(context: BtfTracePointContext) -> i32 {
+    tell_stack(&context);
     waking(&context)
 }
 
-/// Where the kernel does not take the other.
+/// Where the kernel does not take the other: there a task is a number, and its stack can't be asked for.
 #[raw_tracepoint(tracepoint = "sched_waking")]
 pub fn sched_waking_raw(context: RawTracePointContext) -> i32 {
     waking(&context)
@@ -38,4 +47,25 @@ fn waking(context: &impl Tracepoint) -> i32 {
     let waker_scope = scope::of(waker_tid).scope();
     send(Kind::Wake, header.scope, Wake { header, detail, waker_tid, waker_scope, padding: 0, waker_comm });
     0
+}
+
+/// Where the woken task has waited. It is asked for now, not when the wait began: then nobody knew how long it would be.
+#[inline(always)]
+fn tell_stack(context: &BtfTracePointContext) {
+    let tid = scope::tid_of_argument(context, 0);
+    let Some(entry) = scope::entry(tid).filter(|entry| entry.membership.is_recorded()) else { return };
+    let Some(task) = known_task(entry) else { return };
+    let (since_ns, least_ns, at_ns) = (task.waits_since_ns, u64::from(STACK_LEAST_NS.load()), now_ns());
+    if since_ns == 0 || least_ns == 0 || at_ns - since_ns < least_ns {
+        return;
+    }
+    task.waits_since_ns = 0;
+    let scope = entry.membership.scope();
+    let header = Header { at_ns, tid, scope, kind: Kind::WaitStack as u8, flags: 0 };
+    fill(Kind::WaitStack, scope, |record| {
+        let record = record.write(WaitStack { header, frames: [0; STACK_FRAMES] });
+        let frames = core::ptr::from_mut(&mut record.frames).cast();
+        // SAFETY: the argument is the task that the kernel is about to wake, and there is room for as many bytes as are said.
+        unsafe { bpf_get_task_stack(context.arg(0), frames, size_of_val(&record.frames) as u32, 0) > 0 }
+    });
 }

@@ -3,6 +3,7 @@
 use super::{
     file_calls::Transfer,
     names::{Called, Cause},
+    stacks::Stack,
     texts::Text,
 };
 use sandscope_ebpf::event::Faults;
@@ -25,6 +26,8 @@ pub struct Wake {
     pub cause: Cause,
     /// The task that was running on the waker's CPU: the waker itself where the cause is a task, else one that was merely there.
     pub running: Running,
+    /// Where in the kernel the task had waited, if that was asked.
+    pub stack: Option<Stack>,
 }
 
 /// A task that was running when somebody was woken.
@@ -180,6 +183,8 @@ pub struct History {
     pub(super) fault_ns: u64,
     /// What the call is about that returns next, with its beginning.
     pub(super) object: Option<(u64, Text)>,
+    /// Where the wait is that is about to end.
+    pub(super) stack: Option<Stack>,
 }
 
 impl History {
@@ -203,6 +208,7 @@ impl History {
             executed: Vec::new(),
             fault_ns: 0,
             object: None,
+            stack: None,
         }
     }
 

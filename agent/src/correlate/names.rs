@@ -1,6 +1,6 @@
 //! What numbers in records mean: causes of wake-ups, reasons of exits, system calls.
 
-use super::ioctl::request_name;
+use super::{ioctl::request_name, stacks::called_from};
 use crate::{
     host::kallsyms::KernelSymbols,
     probe::{ExitReasons, Record, syscall_name},
@@ -24,13 +24,26 @@ impl Names {
 
     /// Looks up the kernel functions that a recording mentions.
     pub fn learn(&mut self, records: &[Record]) {
-        self.symbols.learn(records.iter().filter_map(|record| match record {
+        let timers = records.iter().filter_map(|record| match record {
             Record::Wake(wake) => match Cause::of(wake.header.flags.into(), wake.detail) {
                 Cause::Hrtimer(function) | Cause::Timer(function) => Some(function),
                 _ => None,
             },
             _ => None,
-        }));
+        });
+        let waits = records.iter().flat_map(|record| match record {
+            Record::WaitStack(stack) => stack.frames.as_slice(),
+            _ => &[],
+        });
+        let waits = waits.copied().filter(|&frame| frame != 0).map(called_from);
+        self.symbols.learn(timers.chain(waits));
+    }
+}
+
+impl Names {
+    /// The kernel's functions at these addresses.
+    pub fn functions(&self, addresses: &[u64]) -> Vec<&str> {
+        addresses.iter().map(|&address| self.symbols.function(address)).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
         Birth, Bystander, Call, Crossing, Executed, History, Interruptions, Move, NamedThread, OpenCall, Running, Wake,
     },
     names::{Called, Cause},
+    stacks::Stacks,
     texts::{Text, Texts},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub struct Histories {
     pub tasks: Vec<History>,
     /// Words in them.
     pub texts: Texts,
+    /// Stacks in them.
+    pub stacks: Stacks,
     /// Who had each CPU since when, as far as the switches of these tasks tell.
     pub(super) cpus: foldhash::HashMap<u16, Vec<(u64, Occupant)>>,
     source: Source,
@@ -236,8 +239,14 @@ impl Histories {
                 };
                 // One that exists but is of another scope is no task of these.
                 let task = task.filter(|_| self.source.has(wake.waker_scope, wake.waker_tid));
-                let woken = Wake { cause: Cause::of(header.flags.into(), wake.detail), running: Running { task, who } };
-                self.task(header.tid).moves.push((header.at_ns, Move::Woken(woken)));
+                let cause = Cause::of(header.flags.into(), wake.detail);
+                let woken = self.task(header.tid);
+                let wake = Wake { cause, running: Running { task, who }, stack: woken.stack.take() };
+                woken.moves.push((header.at_ns, Move::Woken(wake)));
+            }
+            Record::WaitStack(stack) => {
+                let stack = self.stacks.keep(&stack.frames);
+                self.task(header.tid).stack = Some(stack);
             }
             Record::Object(object) => {
                 if let Some(text) = object_text(object) {

@@ -26,7 +26,14 @@ pub fn of(share: &Share<'_>) -> Vec<Advice> {
         }
     }
     if let (true, Some(part)) = (all.is_empty(), share.parts.first()) {
-        all.push(on(&PathElement { role: None, syscall: None, object: None, detail: None, ..part.element.clone() }));
+        all.push(on(&PathElement {
+            role: None,
+            syscall: None,
+            object: None,
+            detail: None,
+            function: None,
+            ..part.element.clone()
+        }));
     }
     all
 }
@@ -73,6 +80,19 @@ fn on(element: &PathElement) -> Advice {
             "What it reads or writes has to come from, or go to, a disk.",
             "Keep the files in the page cache (--cache primed shows what that brings), make them smaller, or place them on a faster \
              device.",
+        ),
+        "lock" => (
+            "Somebody else is at work in the same part of the kernel, under the lock that the named function takes.",
+            "Start fewer at the same time, or give each less to do there: fewer mounts and namespaces, or some that are made ahead \
+             and used again. The column `stack` of the table `attribution` has the whole call path.",
+        ),
+        "workqueue" => (
+            "The kernel has left work to one of its workers, and waits until that is done.",
+            "The named function tells which: taking down namespaces, cgroups and mounts is usual, and less of it takes less time.",
+        ),
+        "journal" => (
+            "The file system's journal has to be written to the disk first.",
+            "Fewer fsync() and renames at the start, or the files in a tmpfs.",
         ),
         "timer" => (
             "It sleeps for a fixed time, and who waits for it waits as long.",
@@ -184,6 +204,7 @@ mod tests {
             syscall: None,
             object: None,
             detail: None,
+            function: None,
         };
         let all: Vec<_> = crate::correlate::Category::ALL.iter().map(|(_, name)| on(&element(name))).collect();
         for (number, advice) in all.iter().enumerate() {
@@ -201,6 +222,7 @@ mod tests {
                 syscall: Some(syscall.to_owned()),
                 object: object.map(str::to_owned),
                 detail: None,
+                function: None,
             })
         };
         assert!(rcu("write", Some("…/cgroup.procs")).next_step.contains("favordynmods"));

@@ -39,12 +39,14 @@ pub struct Part {
     pub object: Option<&'static str>,
     /// More.
     pub detail: Option<&'static str>,
+    /// Where in the kernel.
+    pub stack: Option<&'static str>,
 }
 
 impl Part {
     /// A part of this category and role.
     pub const fn of(category: &'static str, role: &'static str) -> Self {
-        Self { category, role: Some(role), syscall: None, object: None, detail: None }
+        Self { category, role: Some(role), syscall: None, object: None, detail: None, stack: None }
     }
 
     /// The same, in this system call.
@@ -57,6 +59,12 @@ impl Part {
     #[must_use]
     pub const fn by(self, detail: &'static str) -> Self {
         Self { detail: Some(detail), ..self }
+    }
+
+    /// The same, where it waits in the kernel.
+    #[must_use]
+    pub const fn through(self, stack: &'static str) -> Self {
+        Self { stack: Some(stack), ..self }
     }
 
     /// The same, about this.
@@ -74,7 +82,7 @@ const HEALTHY: [(f64, Part); 7] = [
     (0.10, Part::of("user", "dockerd")),
     (0.05, Part::of("exit", "vcpu").by("io_instruction")),
     (0.06, Part::of("timer", "runtime").within("nanosleep").by("hrtimer_wakeup")),
-    (0.00, Part { category: "unattributed", role: None, syscall: None, object: None, detail: None }),
+    (0.00, Part { category: "unattributed", role: None, syscall: None, object: None, detail: None, stack: None }),
 ];
 
 /// A run of which a test changes what it is about.
@@ -402,7 +410,7 @@ pub fn memory_host(sandbox: &str, instances_count: u32, bytes: u64) -> MemoryHos
 }
 
 fn attribution(part: Part, time_ns: u64) -> Attribution {
-    let Part { category, role, syscall, object, detail } = part;
+    let Part { category, role, syscall, object, detail, stack } = part;
     Attribution {
         phase: "runtime".to_owned(),
         category: category.to_owned(),
@@ -411,13 +419,14 @@ fn attribution(part: Part, time_ns: u64) -> Attribution {
         syscall: syscall.map(str::to_owned),
         object: object.map(str::to_owned),
         detail: detail.map(str::to_owned),
+        stack: stack.map(str::to_owned),
         time_ns,
     }
 }
 
 /// Four fifths of the time of a part, the rest being waited for something else.
 fn saving(part: Part, time_ns: u64) -> Saving {
-    let Part { category, role, syscall, object, detail } = part;
+    let Part { category, role, syscall, object, detail, .. } = part;
     Saving {
         category: category.to_owned(),
         role: role.map(str::to_owned),

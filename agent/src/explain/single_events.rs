@@ -116,7 +116,7 @@ impl Material<'_> {
     fn attribution(&self) -> impl Iterator<Item = tables::AttributionSlice> {
         self.path.iter().flat_map(move |element| {
             cut(element, self.phases).map(move |(phase, part)| {
-                let Words { category, role, syscall, object, detail } = Words::of(self.view, &element.charge);
+                let Words { category, role, syscall, object, detail, stack } = Words::of(self.view, &element.charge);
                 tables::AttributionSlice {
                     start_ns: self.since(part.start),
                     end_ns: self.since(part.end),
@@ -127,6 +127,7 @@ impl Material<'_> {
                     syscall,
                     object,
                     detail,
+                    stack,
                 }
             })
         })

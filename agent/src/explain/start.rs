@@ -4,7 +4,7 @@ use super::{Course, executions, since, single_events::SingleEvents};
 use crate::{
     correlate::{
         Activity, Category, Charge, Element, ExitCount, Graph, Marker, Phase, Saving, Span, Text, View, calls, exits,
-        faults, markers_of_records, phases, threads, undelay, wakeups,
+        faults, folded, markers_of_records, phases, threads, undelay, wakeups,
     },
     record::tables,
 };
@@ -131,6 +131,7 @@ pub(super) struct Words {
     pub(super) syscall: Option<String>,
     pub(super) object: Option<String>,
     pub(super) detail: Option<String>,
+    pub(super) stack: Option<String>,
 }
 
 impl Words {
@@ -143,6 +144,7 @@ impl Words {
             syscall: charge.within.map(|within| within.called.name()),
             object: charge.within.and_then(|within| within.object).map(word),
             detail: charge.detail_text(texts, view.names),
+            stack: charge.stack.map(|stack| folded(&view.names.functions(view.histories.stacks.get(stack)))),
         }
     }
 }
@@ -168,7 +170,7 @@ fn attribution(view: &View<'_>, path: &[Element], phases: &[Phase]) -> Vec<table
     for (number, phase) in phases.iter().enumerate() {
         let of_phase = sums.iter().filter(|((of, ..), _)| *of == number);
         rows.extend(of_phase.map(|((_, task, charge), time_ns)| {
-            let Words { category, role, syscall, object, detail } = Words::of(view, charge);
+            let Words { category, role, syscall, object, detail, stack } = Words::of(view, charge);
             let thread = task.map(thread_number);
             tables::Attribution {
                 phase: phase.name.to_owned(),
@@ -178,6 +180,7 @@ fn attribution(view: &View<'_>, path: &[Element], phases: &[Phase]) -> Vec<table
                 syscall,
                 object,
                 detail,
+                stack,
                 time_ns: *time_ns,
             }
         }));
@@ -192,6 +195,7 @@ fn attribution(view: &View<'_>, path: &[Element], phases: &[Phase]) -> Vec<table
                 syscall: None,
                 object: None,
                 detail: None,
+                stack: None,
                 time_ns: 0,
             });
         }
@@ -205,7 +209,7 @@ pub(super) fn thread_number(task: usize) -> u32 {
 }
 
 fn saving_row(view: &View<'_>, saving: &Saving) -> tables::Saving {
-    let Words { category, role, syscall, object, detail } = Words::of(view, &saving.charge);
+    let Words { category, role, syscall, object, detail, .. } = Words::of(view, &saving.charge);
     let (time_ns, saves_ns) = (saving.time_ns, saving.saves_ns);
     tables::Saving { category, role, syscall, object, detail, time_ns, saves_ns }
 }

@@ -1,6 +1,9 @@
 //! Elements of the critical path as people speak of them: the rows of `attribution`, added up over threads, phases and instances.
 
-use crate::record::tables::{Attribution, AttributionSlice, Saving};
+use crate::{
+    correlate::asked_by,
+    record::tables::{Attribution, AttributionSlice, Saving},
+};
 
 /// What time on the critical path was spent on, whichever thread and instance it was. Objects that differ in their folders alone, as
 /// the cgroup files of instances do, are one.
@@ -16,39 +19,37 @@ pub struct PathElement {
     pub object: Option<String>,
     /// More.
     pub detail: Option<String>,
+    /// Function of the kernel that asked for what it waits for.
+    pub function: Option<String>,
 }
 
 impl PathElement {
     /// What a row of `attribution` is about.
     pub fn of(row: &Attribution) -> Self {
-        Self {
-            category: row.category.clone(),
-            role: row.role.clone(),
-            syscall: row.syscall.clone(),
-            object: row.object.as_deref().map(without_folders),
-            detail: row.detail.clone(),
-        }
+        let words = [&row.role, &row.syscall, &row.object, &row.detail];
+        Self::of_words(&row.category, words, row.stack.as_deref())
     }
 
     /// What a row of `attribution_slices` is about.
     pub fn of_slice(row: &AttributionSlice) -> Self {
-        Self {
-            category: row.category.clone(),
-            role: row.role.clone(),
-            syscall: row.syscall.clone(),
-            object: row.object.as_deref().map(without_folders),
-            detail: row.detail.clone(),
-        }
+        let words = [&row.role, &row.syscall, &row.object, &row.detail];
+        Self::of_words(&row.category, words, row.stack.as_deref())
     }
 
     /// What a row of `savings` takes away.
     pub fn of_saving(row: &Saving) -> Self {
+        Self::of_words(&row.category, [&row.role, &row.syscall, &row.object, &row.detail], None)
+    }
+
+    fn of_words(category: &str, words: [&Option<String>; 4], stack: Option<&str>) -> Self {
+        let [role, syscall, object, detail] = words.map(Option::as_deref);
         Self {
-            category: row.category.clone(),
-            role: row.role.clone(),
-            syscall: row.syscall.clone(),
-            object: row.object.as_deref().map(without_folders),
-            detail: row.detail.clone(),
+            category: category.to_owned(),
+            role: role.map(str::to_owned),
+            syscall: syscall.map(str::to_owned),
+            object: object.map(without_folders),
+            detail: detail.map(str::to_owned),
+            function: stack.and_then(asked_by).map(str::to_owned),
         }
     }
 
@@ -56,7 +57,7 @@ impl PathElement {
     #[must_use]
     pub fn removable(&self) -> Self {
         let detail = self.detail.clone().filter(|_| self.category == "exit");
-        Self { detail, ..self.clone() }
+        Self { detail, function: None, ..self.clone() }
     }
 
     /// The call with what it is about, such as `write(…/cgroup.procs)`.
@@ -92,11 +93,14 @@ impl PathElement {
             },
             "throttled" => "throttled by its CPU limit".to_owned(),
             "block_io" => format!("waiting for a disk ({}){place}", detail()),
-            "rcu" => format!("waiting for an RCU grace period{place}"),
+            "rcu" => format!("waiting for an RCU grace period{place}{}", self.by_function()),
+            "lock" => format!("waiting for a lock of the kernel that {} held{place}{}", detail(), self.by_function()),
+            "workqueue" => format!("waiting for a worker of the kernel{place}{}", self.by_function()),
+            "journal" => format!("waiting for the journal of a file system{place}{}", self.by_function()),
             "timer" => format!("sleeping on a timer{place}"),
             "network" => format!("waiting for a packet{place}"),
             "device" => format!("waiting for {}{place}", detail()),
-            "outside" => format!("waiting for {}, outside the sandbox{place}", detail()),
+            "outside" => format!("waiting for {}, outside the sandbox{place}{}", detail(), self.by_function()),
             "unattributed" => match &self.detail {
                 Some(why) => format!("not explained: {why}"),
                 None => "not explained".to_owned(),
@@ -105,17 +109,25 @@ impl PathElement {
         }
     }
 
+    fn by_function(&self) -> String {
+        self.function.as_ref().map_or_else(String::new, |function| format!(", by {function}"))
+    }
+
     /// Who spent the time and where, in words, where the category is known already.
     pub fn place(&self) -> String {
         let place = match self.category.as_str() {
-            "kernel" | "block_io" | "rcu" | "timer" | "network" | "device" | "outside" => {
+            "kernel" | "block_io" | "timer" | "network" | "device" => {
                 self.call().map_or(String::new(), |call| format!(" in {call}"))
+            }
+            "rcu" | "lock" | "workqueue" | "journal" | "outside" => {
+                format!("{}{}", self.call().map_or(String::new(), |call| format!(" in {call}")), self.by_function())
             }
             _ => String::new(),
         };
         let detail = match (self.category.as_str(), self.detail.as_deref()) {
             ("runnable", Some("idle CPU")) => " while an idle CPU woke up".to_owned(),
             ("runnable", Some(who)) => format!(" while {who} had the CPU"),
+            ("lock", Some(holder)) => format!(" (held by {holder})"),
             ("exit" | "block_io" | "device" | "outside" | "unattributed", Some(detail)) => format!(" ({detail})"),
             _ => String::new(),
         };
@@ -136,12 +148,13 @@ impl PathElement {
             value.as_ref().map_or_else(String::new, |value| format!(" {name}={value}"))
         };
         format!(
-            "category={}{}{}{}{}",
+            "category={}{}{}{}{}{}",
             self.category,
             part("role", &self.role),
             part("syscall", &self.syscall),
             part("object", &self.object),
-            part("detail", &self.detail)
+            part("detail", &self.detail),
+            part("function", &self.function)
         )
     }
 }
@@ -160,6 +173,9 @@ pub fn category_words(category: &str) -> &'static str {
         "throttled" => "throttled by a CPU limit",
         "block_io" => "waiting for a disk",
         "rcu" => "waiting for RCU grace periods",
+        "lock" => "waiting for locks of the kernel",
+        "workqueue" => "waiting for workers of the kernel",
+        "journal" => "waiting for the journal of a file system",
         "timer" => "sleeping on timers",
         "network" => "waiting for packets",
         "device" => "waiting for devices",
@@ -190,6 +206,7 @@ mod tests {
             syscall: syscall.map(str::to_owned),
             object: object.map(without_folders),
             detail: detail.map(str::to_owned),
+            function: None,
         };
         let rcu = element("rcu", Some("write"), Some("cgroup:/a/b/cgroup.procs"), Some("rcu_preempt"));
         assert_eq!(rcu.words(), "runtime: waiting for an RCU grace period in write(…/cgroup.procs)");
@@ -203,6 +220,15 @@ mod tests {
         let ioctl = element("kernel", Some("ioctl(KVM_CREATE_VM)"), Some("/kvm"), None);
         assert_eq!(ioctl.what(), "kernel in ioctl(KVM_CREATE_VM, /kvm)");
         assert_eq!(queue.removable().detail, None);
+        let lock = PathElement {
+            function: asked_by(
+                "__x64_sys_unshare;ksys_unshare;copy_net_ns;down_read_killable;rwsem_down_read_slowpath",
+            )
+            .map(str::to_owned),
+            ..element("lock", Some("unshare"), None, Some("runc"))
+        };
+        assert_eq!(lock.words(), "runtime: waiting for a lock of the kernel that runc held in unshare, by copy_net_ns");
+        assert_eq!(lock.place(), "runtime in unshare, by copy_net_ns (held by runc)");
         assert_eq!(rcu.key(), "category=rcu role=runtime syscall=write object=…/cgroup.procs detail=rcu_preempt");
     }
 

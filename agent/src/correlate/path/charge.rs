@@ -4,6 +4,7 @@ use crate::{
     correlate::{
         names::{Cause, Names},
         span::Within,
+        stacks::Stack,
         texts::{Text, Texts},
     },
     probe::device_name,
@@ -34,6 +35,12 @@ pub enum Category {
     BlockIo,
     /// A thread waited for an RCU grace period.
     Rcu,
+    /// A thread waited for a lock of the kernel that somebody outside of the sandbox held.
+    Lock,
+    /// A thread waited for work that it had left to a worker of the kernel.
+    Workqueue,
+    /// A thread waited for the journal of a file system.
+    Journal,
     /// A thread waited for a timer of its own.
     Timer,
     /// A thread waited for a packet of which nobody of the sandbox was seen to be the sender, or one was on its way.
@@ -48,7 +55,7 @@ pub enum Category {
 
 impl Category {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [(Self, &str); 16] = [
+    pub const ALL: [(Self, &str); 19] = [
         (Self::Guest, "guest"),
         (Self::Exit, "exit"),
         (Self::KvmRun, "kvm_run"),
@@ -60,6 +67,9 @@ impl Category {
         (Self::Throttled, "throttled"),
         (Self::BlockIo, "block_io"),
         (Self::Rcu, "rcu"),
+        (Self::Lock, "lock"),
+        (Self::Workqueue, "workqueue"),
+        (Self::Journal, "journal"),
         (Self::Timer, "timer"),
         (Self::Network, "network"),
         (Self::Device, "device"),
@@ -103,6 +113,8 @@ pub struct Charge {
     pub within: Option<Within>,
     /// More.
     pub detail: Detail,
+    /// Where in the kernel it waits, if that was asked.
+    pub stack: Option<Stack>,
 }
 
 impl Charge {
@@ -112,7 +124,7 @@ impl Charge {
             Category::Exit => self.detail,
             _ => Detail::None,
         };
-        Self { detail, ..self }
+        Self { detail, stack: None, ..self }
     }
 
     /// The detail in words.

@@ -3,6 +3,7 @@
 use super::{
     charge::{Category, Charge, Detail},
     cpus::{Throttled, occupant},
+    kernel_wait,
     packets::Packets,
     polls::Polls,
     requests::Requests,
@@ -13,9 +14,11 @@ use crate::{
         names::{Cause, Names, Softirq},
         reading::Histories,
         span::{Activity, Span, Within},
+        stacks::Stack,
     },
     probe::Record,
 };
+use std::collections::HashMap;
 use syscalls::Sysno;
 
 /// The tasks of a start with what each did and what ended each wait, from the launch to the first response.
@@ -28,6 +31,8 @@ pub struct Graph<'a> {
     requests: Requests,
     packets: Packets,
     polls: Polls,
+    /// What the waits at stacks are for, where that is known.
+    waits: HashMap<Stack, Category>,
     pub(super) throttled: Throttled,
 }
 
@@ -101,7 +106,10 @@ impl<'a> Graph<'a> {
         let throttled = Throttled::of(histories, &spans);
         let packets = Packets::of(&histories.tasks);
         let polls = Polls::of(histories, &spans, &packets);
-        Self { histories, names, spans, start_ns, end_ns, requests: Requests::of(records), packets, polls, throttled }
+        let known = |(stack, frames): (Stack, &[u64])| Some((stack, kernel_wait::category(&names.functions(frames))?));
+        let waits = histories.stacks.all().filter_map(known).collect();
+        let requests = Requests::of(records);
+        Self { histories, names, spans, start_ns, end_ns, requests, packets, polls, waits, throttled }
     }
 
     /// What each task did.
@@ -120,7 +128,7 @@ impl<'a> Graph<'a> {
         let Activity::Blocked { uninterruptible, woken, within } = span.activity else {
             return End::Wait(Category::Unattributed, Detail::None);
         };
-        let Some(Wake { cause, running }) = woken else {
+        let Some(Wake { cause, running, stack }) = woken else {
             return End::Wait(Category::Unattributed, Detail::Unseen("nobody was seen to end this wait"));
         };
         let tid = self.histories.tasks[task].tid;
@@ -140,6 +148,9 @@ impl<'a> Graph<'a> {
                 let who = self.histories.texts.get(running.who);
                 if who.starts_with("rcu") {
                     return End::Wait(Category::Rcu, Detail::Who(running.who));
+                }
+                if let Some(category) = stack.and_then(|stack| self.waits.get(&stack)) {
+                    return End::Wait(*category, Detail::Who(running.who));
                 }
                 let carries_requests =
                     ["kworker", "loop", "kcryptd", "dmcrypt"].iter().any(|name| who.starts_with(name));
@@ -180,8 +191,9 @@ impl<'a> Graph<'a> {
 
     /// Whether a wait is for the kernel or a device, and so for nothing that a task of the sandbox does.
     pub(super) fn is_held_up(&self, task: usize, place: usize) -> bool {
-        use Category::{BlockIo, Device, Outside, Rcu};
-        matches!(self.end_of(task, place), End::Wait(Rcu | BlockIo | Device | Outside, _))
+        use Category::{BlockIo, Device, Journal, Lock, Outside, Rcu, Workqueue};
+        let ended = self.end_of(task, place);
+        matches!(ended, End::Wait(Rcu | Lock | Workqueue | Journal | BlockIo | Device | Outside, _))
     }
 
     /// Whether a task executes a program, or ends its process, and waits until the other threads of the process have ended for that.
@@ -202,7 +214,7 @@ impl<'a> Graph<'a> {
     pub(super) fn charge(&self, task: usize, place: usize) -> Charge {
         let span = &self.spans[task][place];
         let role = Some(self.histories.tasks[task].role_at(span.start_ns));
-        let of = |category, within: Option<Within>, detail| Charge { category, role, within, detail };
+        let of = |category, within: Option<Within>, detail| Charge { category, role, within, detail, stack: None };
         match span.activity {
             Activity::Guest => of(Category::Guest, None, Detail::None),
             Activity::Exit { reason, isa } => of(Category::Exit, None, Detail::Exit(reason, isa)),
@@ -213,10 +225,12 @@ impl<'a> Graph<'a> {
             Activity::Kernel(within) => of(Category::Kernel, Some(within), Detail::None),
             Activity::Runnable { throttled: true } => of(Category::Throttled, None, Detail::None),
             Activity::Runnable { throttled: false } => of(Category::Runnable, None, Detail::None),
-            Activity::Blocked { within, .. } => match self.end_of(task, place) {
+            Activity::Blocked { within, woken, .. } => match self.end_of(task, place) {
                 End::By { .. } | End::Ordered { .. } => of(Category::Network, within, Detail::None),
                 End::Found { timer, .. } => of(Category::Timer, within, timer),
-                End::Wait(category, detail) => of(category, within, detail),
+                End::Wait(category, detail) => {
+                    Charge { stack: woken.and_then(|wake| wake.stack), ..of(category, within, detail) }
+                }
             },
         }
     }

@@ -13,6 +13,7 @@
 mod charge;
 mod cpus;
 mod graph;
+mod kernel_wait;
 mod packets;
 mod polls;
 mod replay;
@@ -21,5 +22,6 @@ mod walk;
 
 pub use charge::{Category, Charge, Detail};
 pub use graph::Graph;
+pub use kernel_wait::{asked_by, folded};
 pub use replay::Saving;
 pub use walk::Element;

@@ -86,7 +86,7 @@ impl Graph<'_> {
         let mut parts: foldhash::HashMap<Charge, u64> = foldhash::HashMap::default();
         for element in path.iter().filter(|element| element.charge.category != Category::Unattributed) {
             let charge = element.charge.removable();
-            let all = Charge { category: charge.category, role: None, within: None, detail: Detail::None };
+            let all = Charge { category: charge.category, role: None, within: None, detail: Detail::None, stack: None };
             *parts.entry(charge).or_default() += element.time_ns();
             *parts.entry(all).or_default() += element.time_ns();
         }

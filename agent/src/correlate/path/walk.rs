@@ -69,7 +69,13 @@ impl Graph<'_> {
     }
 
     fn unknown(&self, task: Option<usize>, why: &'static str) -> Vec<Element> {
-        let charge = Charge { category: Category::Unattributed, role: None, within: None, detail: Detail::Unseen(why) };
+        let charge = Charge {
+            category: Category::Unattributed,
+            role: None,
+            within: None,
+            detail: Detail::Unseen(why),
+            stack: None,
+        };
         let element = Element { start_ns: self.start_ns, end_ns: self.end_ns, task, charge };
         if self.start_ns < self.end_ns { vec![element] } else { Vec::new() }
     }
@@ -91,7 +97,7 @@ impl Walk<'_, '_> {
         let role = Some(self.graph.histories.tasks[self.task].role_at(self.at_ns));
         self.charge(
             start_ns,
-            Charge { category: Category::Unattributed, role, within: None, detail: Detail::Unseen(why) },
+            Charge { category: Category::Unattributed, role, within: None, detail: Detail::Unseen(why), stack: None },
         );
     }
 

@@ -9,6 +9,7 @@ mod exits;
 mod failures;
 mod guest_page_cache;
 mod idle_cost;
+mod lock_wait;
 mod lost_events;
 mod memory_elsewhere;
 mod missing_events;
@@ -42,6 +43,7 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &observer_effect::ObserverEffect,
         &cache_state::CacheState,
         &rcu_wait::RCU_WAIT,
+        &lock_wait::LOCK_WAIT,
         &run_queue::RunQueue,
         &cpu_limit::CPU_LIMIT,
         &block_io::BlockIo,

@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, try_pod_read_unaligned};
 use sandscope_ebpf::event::{
     Block, Exec, Exit, Frame, Header, Kind, KvmEntry, KvmExit, KvmHaltPoll, KvmHaltWake, KvmMmio, KvmPio,
-    KvmUserspaceExit, Listen, Object, Switch, Syscall, TaskNew, Traps, Wake,
+    KvmUserspaceExit, Listen, Object, Switch, Syscall, TaskNew, Traps, WaitStack, Wake,
 };
 
 /// One record, by kind.
@@ -28,6 +28,7 @@ pub enum Record {
     Frame(Frame),
     Traps(Traps),
     Object(Box<Object>),
+    WaitStack(Box<WaitStack>),
 }
 
 /// Bytes that are no record.
@@ -83,6 +84,7 @@ impl Record {
             Kind::Frame => Self::Frame(read(kind, bytes)?),
             Kind::Traps => Self::Traps(read(kind, bytes)?),
             Kind::Object => Self::Object(Box::new(read(kind, bytes)?)),
+            Kind::WaitStack => Self::WaitStack(Box::new(read(kind, bytes)?)),
         })
     }
 
@@ -107,6 +109,7 @@ impl Record {
             Self::Frame(record) => &record.header,
             Self::Traps(record) => &record.header,
             Self::Object(record) => &record.header,
+            Self::WaitStack(record) => &record.header,
         }
     }
 

@@ -25,6 +25,8 @@ tables! {
         object: Option<String>,
         /// More on it, as in `attribution`.
         detail: Option<String>,
+        /// Where in the kernel it waits, as in `attribution`.
+        stack: Option<String>,
     }
 
     /// One row per stretch of a thread's life in one state, from the launch to the end of the recording. The rows of a

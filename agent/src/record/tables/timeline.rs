@@ -37,8 +37,9 @@ tables! {
         /// What the time was spent on: `guest`, `exit` (handling of VM exits), `kvm_run` (either of these, where the host does not
         /// tell), `user`, `fault` (page faults of user code), `interrupt` (interrupts and softirqs that came while user code ran),
         /// `kernel` (system calls), `runnable` (ready, without a CPU), `throttled` (kept from a CPU by a CPU limit), or a wait for what
-        /// nobody of the sandbox brought about: `block_io`, `rcu` (a grace period), `timer`, `network`, `device`, `outside` (somebody
-        /// outside of the sandbox); `unattributed` where that is not known.
+        /// nobody of the sandbox brought about: `block_io`, `rcu` (a grace period), `lock` (one of the kernel's that somebody outside held),
+        /// `workqueue` (work left to a worker of the kernel), `journal` (of a file system), `timer`, `network`, `device`, `outside`
+        /// (somebody outside of the sandbox); `unattributed` where that is not known.
         category: String,
         /// Role of the thread on the path, such as `runtime`, `vmm` or `client`.
         role: Option<String>,
@@ -51,6 +52,9 @@ tables! {
         object: Option<String>,
         /// More: the reason of the exit, the function of the timer, the device, who had the CPU or ended the wait.
         detail: Option<String>,
+        /// Where in the kernel it waits: functions from the system call's inwards, with `;` between; null for waits that signals can
+        /// end, for those below 100 µs, and where the kernel does not tell.
+        stack: Option<String>,
         /// How long that took.
         time_ns: u64,
     }

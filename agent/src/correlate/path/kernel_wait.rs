@@ -1,0 +1,125 @@
+//! What a wait in the kernel is for, by the functions that it was called through.
+//!
+//! Who ended a wait is often no more than a worker of the kernel; the functions tell what it was asked for. Their names are the
+//! kernel's own and change: what is known here is a prefix of names that have lasted from 5.15 to 7.x, and a wait whose functions
+//! nobody knows stays what it was without them.
+
+use super::charge::Category;
+
+/// Of the innermost functions, how a task leaves the CPU: the same in every wait.
+const SLEEPS: [&str; 8] = [
+    "__schedule",
+    "schedule",
+    "schedule_timeout",
+    "io_schedule",
+    "__cond_resched",
+    "preempt_schedule",
+    "__switch_to",
+    "__traceiter",
+];
+
+/// Of the outermost functions, how a task comes into the kernel: the same in every call.
+const ENTRIES: [&str; 10] = [
+    "entry_SYSCALL",
+    "do_syscall_64",
+    "x64_sys_call",
+    "asm_exc_page_fault",
+    "exc_page_fault",
+    "ret_from_fork",
+    "el0",
+    "do_el0_svc",
+    "invoke_syscall",
+    "secondary_startup",
+];
+
+/// Functions that wait for something, by the beginning of their names, and what that is.
+const WAITS: [(&str, Category); 22] = [
+    ("synchronize_rcu", Category::Rcu),
+    ("synchronize_srcu", Category::Rcu),
+    ("__synchronize_srcu", Category::Rcu),
+    ("__wait_rcu_gp", Category::Rcu),
+    ("rcu_barrier", Category::Rcu),
+    ("rcu_sync_enter", Category::Rcu),
+    ("mutex_lock", Category::Lock),
+    ("__mutex_lock", Category::Lock),
+    ("ww_mutex_lock", Category::Lock),
+    ("__ww_mutex_lock", Category::Lock),
+    ("down_read", Category::Lock),
+    ("down_write", Category::Lock),
+    ("__down_read", Category::Lock),
+    ("__down_write", Category::Lock),
+    ("rwsem_down", Category::Lock),
+    ("percpu_down", Category::Lock),
+    ("percpu_rwsem_wait", Category::Lock),
+    ("__percpu_down_read", Category::Lock),
+    ("flush_work", Category::Workqueue),
+    ("__flush_work", Category::Workqueue),
+    ("jbd2_log_wait_commit", Category::Journal),
+    ("wait_transaction_locked", Category::Journal),
+];
+
+/// The functions between how a task came into the kernel and how it left the CPU, the innermost first.
+fn body<T: AsRef<str>>(functions: &[T]) -> &[T] {
+    let any = |names: &[&str], function: &T| names.iter().any(|name| function.as_ref().starts_with(name));
+    let first = functions.iter().position(|function| !any(&SLEEPS, function)).unwrap_or(functions.len());
+    let last = functions.iter().rposition(|function| !any(&ENTRIES, function)).map_or(0, |last| last + 1);
+    functions.get(first..last).unwrap_or_default()
+}
+
+/// The functions of a wait from the system call's inwards, with `;` between, as flame graphs have them.
+pub fn folded<T: AsRef<str>>(functions: &[T]) -> String {
+    body(functions).iter().rev().map(AsRef::as_ref).collect::<Vec<_>>().join(";")
+}
+
+/// The function that asked for what is waited for: the innermost of a folded stack that is no way to wait itself.
+pub fn asked_by(folded: &str) -> Option<&str> {
+    let waits = |function: &str| {
+        let known = WAITS.iter().any(|(name, _)| function.starts_with(name));
+        known
+            || ["wait_for_", "__wait_for_", "__wait_on_", "out_of_line_wait_"]
+                .iter()
+                .any(|name| function.starts_with(name))
+    };
+    folded.rsplit(';').find(|function| !waits(function))
+}
+
+/// What a wait through these functions is for, the innermost first. A grace period that a lock is taken by is what is waited for, and
+/// not the lock.
+pub(super) fn category<T: AsRef<str>>(functions: &[T]) -> Option<Category> {
+    let of = |function: &T| WAITS.iter().find(|(name, _)| function.as_ref().starts_with(name)).map(|(_, what)| *what);
+    functions.iter().find_map(of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_function_that_is_known_tells_what_is_waited_for() {
+        let rcu = [
+            "__schedule",
+            "schedule",
+            "schedule_timeout",
+            "__wait_for_common",
+            "__wait_rcu_gp",
+            "synchronize_rcu_normal",
+        ];
+        let procs = [
+            "rcu_sync_enter",
+            "percpu_down_write",
+            "cgroup_procs_write",
+            "vfs_write",
+            "__x64_sys_write",
+            "do_syscall_64",
+        ];
+        let all: Vec<&str> = rcu.into_iter().chain(procs).chain(["entry_SYSCALL_64_after_hwframe"]).collect();
+        let body = body(&all);
+        assert_eq!((body.first(), body.last()), (Some(&"__wait_for_common"), Some(&"__x64_sys_write")));
+        assert_eq!(asked_by(&folded(&all)), Some("cgroup_procs_write"));
+        assert_eq!(category(body), Some(Category::Rcu));
+        let lock = ["__schedule", "schedule", "rwsem_down_write_slowpath", "down_write", "copy_net_ns", "ksys_unshare"];
+        assert_eq!(category(&lock), Some(Category::Lock));
+        assert_eq!(category(&["__schedule", "schedule", "do_wait", "kernel_wait4"]), None);
+        assert_eq!(super::body::<&str>(&["__schedule", "schedule"]), [""; 0]);
+    }
+}
