@@ -258,9 +258,9 @@ pub struct Wake {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct WaitStack {
-    /// `tid` is the thread that waits.
+    /// `tid` is the thread that waits; `flags` is 1 where it waits for a lock.
     pub header: Header,
-    /// Return addresses, the innermost first; zeroes after the last.
+    /// Return addresses, the innermost first, without the scheduler's own functions and those that take locks; zeroes after the last.
     pub frames: [u64; STACK_FRAMES],
 }
 

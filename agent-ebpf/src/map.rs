@@ -103,8 +103,8 @@ pub struct Task {
     pub inode: u64,
     /// Device of the file.
     pub device: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// 1 while it waits for a lock of the kernel, and does not spin.
+    pub contends: u32,
 }
 
 /// What a system call does with a file.

@@ -6,12 +6,13 @@ mod common;
 
 use common::{probes, spawn_in_scope, subject};
 use sandscope::{
-    correlate::{Bystander, Category, Duty, Element, Graph, Histories, Names, Source},
+    correlate::{Bystander, Category, Duty, Element, Graph, Histories, Names, Source, folded},
     host::clock::monotonic_ns,
     probe::{Options, Probes, Record, Recording},
     role::RoleRule,
 };
 use std::{
+    collections::BTreeMap,
     io::Read,
     os::unix::net::UnixListener,
     path::Path,
@@ -32,6 +33,8 @@ struct Part {
     category: Category,
     role: String,
     call: String,
+    /// Where in the kernel it waits.
+    stack: String,
     time_ns: u64,
 }
 
@@ -55,10 +58,16 @@ fn record(test: &str, command: &mut Command) -> Option<Recorded> {
 
 /// The same with probes that are attached already.
 fn record_with(probes: &mut Probes, command: &mut Command) -> Recorded {
+    record_while(probes, command, |_| ())
+}
+
+/// The same, doing something with the process meanwhile.
+fn record_while(probes: &mut Probes, command: &mut Command, meanwhile: impl FnOnce(u32)) -> Recorded {
     let launcher = rustix::thread::gettid().as_raw_nonzero().get() as u32;
     let mut child = spawn_in_scope(probes, SCOPE, command.stdout(Stdio::piped()));
     let spawned_ns = monotonic_ns();
     let (mut printed, pid) = (String::new(), child.id());
+    meanwhile(pid);
     child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     let status = child.wait().unwrap();
     assert!(status.success(), "{command:?}: {status}");
@@ -92,6 +101,10 @@ impl Recorded {
             category: element.charge.category,
             role: element.charge.role.map_or(String::new(), |role| texts.get(role).to_owned()),
             call: element.charge.within.map_or(String::new(), |within| within.called.name()),
+            stack: element
+                .charge
+                .stack
+                .map_or(String::new(), |stack| folded(&self.names.functions(&self.histories.stacks.get(stack).calls))),
             time_ns: element.time_ns(),
         };
         let parts: Vec<_> = path.iter().map(part).collect();
@@ -182,6 +195,76 @@ fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
         );
         assert_eq!(of(&parts, Category::BlockIo), 0, "{beside}");
     }
+}
+
+#[test]
+fn where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it() {
+    let test = "where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it";
+    let Some(mut probes) = probes(test, Options::default()) else { return };
+    probes.attach().unwrap();
+    let mut said: BTreeMap<String, u32> = BTreeMap::new();
+    let recorded = record_while(&mut probes, subject("race").args(["none", "rcu:8"]), |pid| {
+        while let Some(stack) = stack_of(pid) {
+            *said.entry(stack).or_default() += u32::from(true);
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    });
+    probes.detach();
+    let (_, parts) = recorded.whole_path();
+    let waits: Vec<&Part> = parts.iter().filter(|part| part.category == Category::Rcu).collect();
+    assert!(waits.len() >= 8, "{parts:?}");
+    for wait in &waits {
+        assert!(wait.stack.contains("_membarrier;") && wait.stack.contains("synchronize_rcu"), "{}", wait.stack);
+        assert!(said.contains_key(&wait.stack), "{} is none of {said:#?}", wait.stack);
+    }
+    // The other way round: what the kernel said often is in the recording.
+    let often = said.iter().filter(|(stack, count)| **count >= 10 && stack.contains("synchronize_rcu"));
+    for (stack, count) in often {
+        assert!(waits.iter().any(|wait| wait.stack == *stack), "{stack}, seen {count} times, was not recorded");
+    }
+}
+
+/// Where in the kernel the first thread of a process is, by its own word; `None` when the process is over.
+fn stack_of(pid: u32) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    if status.contains("\nState:\tZ") {
+        return None;
+    }
+    // Lines such as `[<0>] synchronize_rcu_normal+0x9d/0xf0`, the innermost first.
+    let stack = std::fs::read_to_string(format!("/proc/{pid}/stack")).ok()?;
+    let function = |line: &str| line.split_whitespace().nth(1)?.split_once('+').map(|(name, _)| name.to_owned());
+    Some(folded(&stack.lines().filter_map(function).collect::<Vec<_>>()))
+}
+
+#[test]
+fn a_lock_that_others_hold_is_waited_for_where_it_is_taken() {
+    let test = "a_lock_that_others_hold_is_waited_for_where_it_is_taken";
+    const READS: u32 = 100;
+    let read = || {
+        let recorded = record(test, subject("race").args(["none", &format!("mounts:{READS}")]))?;
+        let instants: Vec<u64> = recorded.printed.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let [start_ns, end_ns] = instants[..] else { panic!("{:?}", recorded.printed) };
+        Some((end_ns - start_ns, recorded.path(start_ns, end_ns)))
+    };
+    let Some((alone_ns, parts)) = read() else { return };
+    assert_eq!(of(&parts, Category::Lock), 0, "nobody else wants it");
+    // Others copy a namespace with many mounts again and again: each copy holds the lock of all namespaces.
+    let mut storm = subject("mounts 600 4");
+    let mut storm = storm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    storm.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let (beside_ns, parts) = read().unwrap();
+    drop(storm.stdin.take());
+    assert!(storm.wait().unwrap().success());
+    let told = |category: Category| format!("{} {:.1} ms", category.name(), of(&parts, category) as f64 / 1e6);
+    let told: Vec<_> = Category::ALL.iter().map(|(category, _)| told(*category)).collect();
+    println!("{READS} reads: {alone_ns} ns alone; {beside_ns} ns beside others: {}", told.join(", "));
+    let (lock, ready) = (of(&parts, Category::Lock), of(&parts, Category::Runnable));
+    // Whatever is longer than alone is the lock, but for the CPUs that the others use too.
+    let longer = beside_ns - alone_ns - ready;
+    assert!(lock * 100 >= longer * 70 && lock <= beside_ns - ready, "{lock} of {longer} ns more");
+    let waits = || parts.iter().filter(|part| part.category == Category::Lock);
+    let named: u64 = waits().filter(|part| part.stack.ends_with("m_start")).map(|part| part.time_ns).sum();
+    assert!(named * 10 >= lock * 9, "{:?}", waits().collect::<Vec<_>>());
 }
 
 #[test]

@@ -15,6 +15,7 @@
 mod block;
 mod file;
 mod kvm;
+mod lock;
 mod memory;
 mod net;
 mod object;

@@ -48,7 +48,7 @@ const NEW_TASK: Task = Task {
     file_use: FileUse::None as u32,
     inode: 0,
     device: 0,
-    padding: 0,
+    contends: 0,
 };
 
 /// What is remembered about a thread in scope; made on first use.

@@ -61,7 +61,7 @@ fn tell_stack(context: &BtfTracePointContext) {
     }
     task.waits_since_ns = 0;
     let scope = entry.membership.scope();
-    let header = Header { at_ns, tid, scope, kind: Kind::WaitStack as u8, flags: 0 };
+    let header = Header { at_ns, tid, scope, kind: Kind::WaitStack as u8, flags: task.contends as u8 };
     fill(Kind::WaitStack, scope, |record| {
         let record = record.write(WaitStack { header, frames: [0; STACK_FRAMES] });
         let frames = core::ptr::from_mut(&mut record.frames).cast();

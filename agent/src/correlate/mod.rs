@@ -37,7 +37,7 @@ pub use path::{Category, Charge, Detail, Element, Graph, Saving, asked_by, folde
 pub use phase::{Phase, phases};
 pub use reading::{Histories, Source};
 pub use span::{Activity, Missing, Span, Within};
-pub use stacks::{Stack, Stacks};
+pub use stacks::{Stack, Stacks, WaitsAt};
 pub use texts::{Text, Texts};
 pub use timeline::{Counter, Flow, VcpuSlice, counters, flows, vcpu_slices};
 pub use view::View;

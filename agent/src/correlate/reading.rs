@@ -245,7 +245,7 @@ impl Histories {
                 woken.moves.push((header.at_ns, Move::Woken(wake)));
             }
             Record::WaitStack(stack) => {
-                let stack = self.stacks.keep(&stack.frames);
+                let stack = self.stacks.keep(&stack.frames, header.flags != 0);
                 self.task(header.tid).stack = Some(stack);
             }
             Record::Object(object) => {

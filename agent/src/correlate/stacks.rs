@@ -9,33 +9,43 @@ pub struct Stack(NonZeroU32);
 /// All stacks of a recording.
 #[derive(Debug, Default, Clone)]
 pub struct Stacks {
-    all: Vec<Vec<u64>>,
-    known: HashMap<Vec<u64>, Stack>,
+    all: Vec<WaitsAt>,
+    known: HashMap<WaitsAt, Stack>,
+}
+
+/// Where in the kernel a task waits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WaitsAt {
+    /// Addresses of the calls, the innermost first.
+    pub calls: Vec<u64>,
+    /// Whether it is a lock that it waits for.
+    pub is_lock: bool,
 }
 
 impl Stacks {
     /// The place of a stack, which is kept if it is new; return addresses, the innermost first, zeroes after the last.
-    pub fn keep(&mut self, frames: &[u64]) -> Stack {
-        let frames: Vec<u64> = frames.iter().copied().take_while(|&frame| frame != 0).map(called_from).collect();
-        if let Some(&known) = self.known.get(&frames) {
+    pub fn keep(&mut self, frames: &[u64], is_lock: bool) -> Stack {
+        let calls = frames.iter().copied().take_while(|&frame| frame != 0).map(called_from).collect();
+        let waits = WaitsAt { calls, is_lock };
+        if let Some(&known) = self.known.get(&waits) {
             return known;
         }
-        self.all.push(frames.clone());
+        self.all.push(waits.clone());
         // A recording is bounded far below 2^32 records, and a stack was just added.
         let place = Stack(NonZeroU32::new(self.all.len() as u32).unwrap_or(NonZeroU32::MAX));
-        self.known.insert(frames, place);
+        self.known.insert(waits, place);
         place
     }
 
-    /// Addresses of the calls, the innermost first; it must be one of these.
-    pub fn get(&self, place: Stack) -> &[u64] {
+    /// Where that is; it must be one of these.
+    pub fn get(&self, place: Stack) -> &WaitsAt {
         &self.all[place.0.get() as usize - 1]
     }
 
     /// All of them, in order of their places.
-    pub fn all(&self) -> impl Iterator<Item = (Stack, &[u64])> {
+    pub fn all(&self) -> impl Iterator<Item = (Stack, &WaitsAt)> {
         let place = |number: usize| NonZeroU32::new(number as u32 + 1).map(Stack);
-        self.all.iter().enumerate().filter_map(move |(number, frames)| Some((place(number)?, frames.as_slice())))
+        self.all.iter().enumerate().filter_map(move |(number, waits)| Some((place(number)?, waits)))
     }
 }
 
@@ -51,10 +61,12 @@ mod tests {
     #[test]
     fn a_stack_is_kept_once_and_without_the_room_after_it() {
         let mut stacks = Stacks::default();
-        let (one, two, again) = (stacks.keep(&[16, 32, 0, 0]), stacks.keep(&[16, 0]), stacks.keep(&[16, 32]));
+        let (one, again) = (stacks.keep(&[16, 32, 0, 0], false), stacks.keep(&[16, 32], false));
+        let (two, lock) = (stacks.keep(&[16, 0], false), stacks.keep(&[16, 32], true));
         assert_eq!(one, again);
-        assert_ne!(one, two);
-        assert_eq!(stacks.get(one), [15, 31]);
-        assert_eq!(stacks.all().map(|(place, frames)| (place, frames.len())).collect::<Vec<_>>(), [(one, 2), (two, 1)]);
+        assert!(one != two && one != lock);
+        assert_eq!(stacks.get(one), &WaitsAt { calls: vec![15, 31], is_lock: false });
+        let lengths: Vec<_> = stacks.all().map(|(place, waits)| (place, waits.calls.len())).collect();
+        assert_eq!(lengths, [(one, 2), (two, 1), (lock, 2)]);
     }
 }

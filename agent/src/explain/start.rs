@@ -144,7 +144,7 @@ impl Words {
             syscall: charge.within.map(|within| within.called.name()),
             object: charge.within.and_then(|within| within.object).map(word),
             detail: charge.detail_text(texts, view.names),
-            stack: charge.stack.map(|stack| folded(&view.names.functions(view.histories.stacks.get(stack)))),
+            stack: charge.stack.map(|stack| folded(&view.names.functions(&view.histories.stacks.get(stack).calls))),
         }
     }
 }

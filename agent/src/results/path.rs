@@ -221,10 +221,7 @@ mod tests {
         assert_eq!(ioctl.what(), "kernel in ioctl(KVM_CREATE_VM, /kvm)");
         assert_eq!(queue.removable().detail, None);
         let lock = PathElement {
-            function: asked_by(
-                "__x64_sys_unshare;ksys_unshare;copy_net_ns;down_read_killable;rwsem_down_read_slowpath",
-            )
-            .map(str::to_owned),
+            function: asked_by("__x64_sys_unshare;ksys_unshare;copy_net_ns").map(str::to_owned),
             ..element("lock", Some("unshare"), None, Some("runc"))
         };
         assert_eq!(lock.words(), "runtime: waiting for a lock of the kernel that runc held in unshare, by copy_net_ns");

@@ -3,6 +3,7 @@
 //! A program of its own rather than a script: an interpreter makes thousands of system calls and page faults before it comes to
 //! the thing itself, and is not everywhere.
 
+mod mounts;
 mod pages;
 mod race;
 mod scan;
@@ -45,6 +46,7 @@ fn main() -> Result<()> {
         }
         ["noise", count, skipped] => pages::noise(count.parse()?, skipped.parse()?),
         ["scan", pid] => scan::scan(pid.parse()?),
+        ["mounts", count, threads] => mounts::storm(count.parse()?, threads.parse()?),
         ["race", beside, main] => race::race(beside, main),
         ["hold", pid] => hold(pid.parse()?),
         _ => bail!("{arguments:?}: nothing that it can do"),

@@ -108,6 +108,12 @@ fn main_thing(what: &str) -> Result<()> {
                 }
             }
         }
+        // The list of mounts can't be read while a namespace is copied.
+        "mounts" => {
+            for _ in 0..how.parse::<u32>()? {
+                std::fs::read("/proc/self/mountinfo")?;
+            }
+        }
         "touch" => {
             let mut memory = vec![0_u8; how.parse::<usize>()? * PAGE];
             // SAFETY: the range is inside of the vector, and this advice changes no content. A huge page would be one fault for 512.

@@ -14,7 +14,7 @@ use crate::{
         names::{Cause, Names, Softirq},
         reading::Histories,
         span::{Activity, Span, Within},
-        stacks::Stack,
+        stacks::{Stack, WaitsAt},
     },
     probe::Record,
 };
@@ -106,7 +106,9 @@ impl<'a> Graph<'a> {
         let throttled = Throttled::of(histories, &spans);
         let packets = Packets::of(&histories.tasks);
         let polls = Polls::of(histories, &spans, &packets);
-        let known = |(stack, frames): (Stack, &[u64])| Some((stack, kernel_wait::category(&names.functions(frames))?));
+        let known = |(stack, waits): (Stack, &WaitsAt)| {
+            Some((stack, kernel_wait::category(&names.functions(&waits.calls), waits.is_lock)?))
+        };
         let waits = histories.stacks.all().filter_map(known).collect();
         let requests = Requests::of(records);
         Self { histories, names, spans, start_ns, end_ns, requests, packets, polls, waits, throttled }

@@ -6,17 +6,9 @@
 
 use super::charge::Category;
 
-/// Of the innermost functions, how a task leaves the CPU: the same in every wait.
-const SLEEPS: [&str; 8] = [
-    "__schedule",
-    "schedule",
-    "schedule_timeout",
-    "io_schedule",
-    "__cond_resched",
-    "preempt_schedule",
-    "__switch_to",
-    "__traceiter",
-];
+/// Of the innermost functions, how a task leaves the CPU: the same in every wait. Kernels leave most of them out themselves.
+const SLEEPS: [&str; 6] =
+    ["__schedule", "schedule", "io_schedule", "__cond_resched", "preempt_schedule", "__switch_to"];
 
 /// Of the outermost functions, how a task comes into the kernel: the same in every call.
 const ENTRIES: [&str; 10] = [
@@ -33,25 +25,13 @@ const ENTRIES: [&str; 10] = [
 ];
 
 /// Functions that wait for something, by the beginning of their names, and what that is.
-const WAITS: [(&str, Category); 22] = [
+const WAITS: [(&str, Category); 10] = [
     ("synchronize_rcu", Category::Rcu),
     ("synchronize_srcu", Category::Rcu),
     ("__synchronize_srcu", Category::Rcu),
     ("__wait_rcu_gp", Category::Rcu),
     ("rcu_barrier", Category::Rcu),
     ("rcu_sync_enter", Category::Rcu),
-    ("mutex_lock", Category::Lock),
-    ("__mutex_lock", Category::Lock),
-    ("ww_mutex_lock", Category::Lock),
-    ("__ww_mutex_lock", Category::Lock),
-    ("down_read", Category::Lock),
-    ("down_write", Category::Lock),
-    ("__down_read", Category::Lock),
-    ("__down_write", Category::Lock),
-    ("rwsem_down", Category::Lock),
-    ("percpu_down", Category::Lock),
-    ("percpu_rwsem_wait", Category::Lock),
-    ("__percpu_down_read", Category::Lock),
     ("flush_work", Category::Workqueue),
     ("__flush_work", Category::Workqueue),
     ("jbd2_log_wait_commit", Category::Journal),
@@ -83,11 +63,11 @@ pub fn asked_by(folded: &str) -> Option<&str> {
     folded.rsplit(';').find(|function| !waits(function))
 }
 
-/// What a wait through these functions is for, the innermost first. A grace period that a lock is taken by is what is waited for, and
-/// not the lock.
-pub(super) fn category<T: AsRef<str>>(functions: &[T]) -> Option<Category> {
+/// What a wait through these functions is for, the innermost first. A grace period that is waited for to get a lock, or while somebody
+/// else has the lock of grace periods, is a grace period.
+pub(super) fn category<T: AsRef<str>>(functions: &[T], is_lock: bool) -> Option<Category> {
     let of = |function: &T| WAITS.iter().find(|(name, _)| function.as_ref().starts_with(name)).map(|(_, what)| *what);
-    functions.iter().find_map(of)
+    functions.iter().find_map(of).or(is_lock.then_some(Category::Lock))
 }
 
 #[cfg(test)]
@@ -116,10 +96,11 @@ mod tests {
         let body = body(&all);
         assert_eq!((body.first(), body.last()), (Some(&"__wait_for_common"), Some(&"__x64_sys_write")));
         assert_eq!(asked_by(&folded(&all)), Some("cgroup_procs_write"));
-        assert_eq!(category(body), Some(Category::Rcu));
-        let lock = ["__schedule", "schedule", "rwsem_down_write_slowpath", "down_write", "copy_net_ns", "ksys_unshare"];
-        assert_eq!(category(&lock), Some(Category::Lock));
-        assert_eq!(category(&["__schedule", "schedule", "do_wait", "kernel_wait4"]), None);
+        assert_eq!(category(body, false), Some(Category::Rcu));
+        // Others are at it already.
+        assert_eq!(category(&["exp_funnel_lock", "synchronize_rcu_expedited"], true), Some(Category::Rcu));
+        let unshare = ["copy_net_ns", "create_new_namespaces", "ksys_unshare"];
+        assert_eq!((category(&unshare, true), category(&unshare, false)), (Some(Category::Lock), None));
         assert_eq!(super::body::<&str>(&["__schedule", "schedule"]), [""; 0]);
     }
 }

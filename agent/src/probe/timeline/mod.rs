@@ -3,6 +3,7 @@
 mod block;
 mod file;
 mod kvm;
+mod lock;
 mod log;
 mod memory;
 mod net;
@@ -42,7 +43,7 @@ pub use syscall::name as syscall_name;
 static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/timeline.o");
 
 /// All probes, those first that others build on.
-const PROBES: [&Definition; 11] = [
+const PROBES: [&Definition; 12] = [
     &scope::PROBE,
     &sched::PROBE,
     &interrupt::PROBE,
@@ -52,6 +53,7 @@ const PROBES: [&Definition; 11] = [
     &syscall::PROBE,
     &memory::PROBE,
     &kvm::PROBE,
+    &lock::PROBE,
     &block::PROBE,
     &net::PROBE,
 ];
