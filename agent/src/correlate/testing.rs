@@ -4,7 +4,7 @@ use super::{Bystander, Duty, Source};
 use crate::{probe::Record, role::RoleRule};
 use bytemuck::Zeroable;
 use sandscope_ebpf::event::{
-    Block, Exec, Header, Kind, NO_SYSCALL, Object, ObjectKind, Switch, Syscall, TaskNew, Wake, WakeCause,
+    Block, Exec, Header, Kind, NO_SYSCALL, Object, ObjectKind, Switch, Syscall, TaskNew, WaitStack, Wake, WakeCause,
 };
 
 pub const SCOPE: u16 = 3;
@@ -72,6 +72,14 @@ pub fn wake(at_ns: u64, tid: u32, cause: WakeCause, detail: u64, waker_comm: &[u
     let mut record = Wake { header, detail, waker_tid: STRANGER, ..Wake::zeroed() };
     record.waker_comm[..waker_comm.len()].copy_from_slice(waker_comm);
     Record::Wake(record)
+}
+
+/// Where the thread waits that is woken next.
+pub fn wait_stack(at_ns: u64, tid: u32, calls: &[u64], is_lock: bool) -> Record {
+    let header = Header { flags: is_lock.into(), ..header(at_ns, tid, Kind::WaitStack) };
+    let mut stack = WaitStack { header, ..WaitStack::zeroed() };
+    stack.frames[..calls.len()].copy_from_slice(calls);
+    Record::WaitStack(Box::new(stack))
 }
 
 pub fn syscall(since_ns: u64, at_ns: u64, tid: u32, number: i32, arg: u64) -> Record {

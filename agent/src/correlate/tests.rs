@@ -304,6 +304,25 @@ fn a_monitor_that_looks_again_and_again_is_on_the_path_for_its_last_look_alone()
 }
 
 #[test]
+fn a_wait_that_a_worker_of_the_kernel_ends_is_for_what_the_kernel_was_waiting_for() {
+    let account = |calls: &[u64], is_lock, by: &[u8]| {
+        let mut records = launch();
+        records.push(leaves_in(READ, 140, switch(150, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+        records.push(wait_stack(180, PROCESS, calls, is_lock));
+        records.push(wake(180, PROCESS, WakeCause::Task, 0, by));
+        records.push(switch(190, STRANGER, 0, PROCESS));
+        Account::of(&records, PROCESS, RUNS_NS, 200)
+    };
+    let worker = b"kworker/1:2".as_slice();
+    // Nothing is known of these functions, so it is who ended it.
+    assert_eq!(account(&[0x10], false, worker).time(Category::Outside, "runtime", "kworker"), 30);
+    assert_eq!(account(&[0x10], true, worker).time(Category::Lock, "runtime", "kworker"), 30);
+    assert_eq!(account(&[0x10], true, b"runc").time(Category::Lock, "runtime", "runc"), 30);
+    // Whoever ends it: these threads end waits for grace periods alone.
+    assert_eq!(account(&[0x10], true, b"rcu_preempt").time(Category::Rcu, "runtime", "rcu_preempt"), 30);
+}
+
+#[test]
 fn a_monitor_finds_the_call_that_was_in_progress_at_its_last_look_and_not_a_wait_that_was_over_before() {
     const MONITOR: u32 = 31;
     let us = 1000;

@@ -187,7 +187,7 @@ pub fn category_words(category: &str) -> &'static str {
 /// `cgroup:/sandscope/a1b2/cgroup.procs` becomes `…/cgroup.procs`: the folders are an instance's own. What is no path stays as it is.
 pub fn without_folders(object: &str) -> String {
     // Sockets and the like have no path, or one that all instances share.
-    let is_path = !object.starts_with("socket ") && !object.starts_with("child ");
+    let is_path = !object.starts_with("socket ");
     match object.rsplit_once('/').filter(|_| is_path) {
         Some((folders, name)) if !folders.is_empty() && !name.is_empty() => format!("…/{name}"),
         _ => object.to_owned(),
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn only_folders_are_left_out() {
-        let kept = ["pipe", "/hosts", "socket unix /run/containerd/containerd.sock", "child runc init"];
+        let kept = ["pipe", "/hosts", "socket unix /run/containerd/containerd.sock"];
         assert_eq!(kept.map(without_folders), kept);
         assert_eq!(without_folders("…/a/b"), "…/b");
     }

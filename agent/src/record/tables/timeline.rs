@@ -47,8 +47,8 @@ tables! {
         thread: Option<u32>,
         /// The system call, or `page fault`, in which it works or waits.
         syscall: Option<String>,
-        /// What that call is about: a file, a socket, a pipe, or the child that is waited for; null for calls below 50 µs, and those that
-        /// are about nothing.
+        /// What that call is about: a file, a socket or a pipe; null for calls below 50 µs, and those that are about nothing. A child that
+        /// is waited for is on the path itself.
         object: Option<String>,
         /// More: the reason of the exit, the function of the timer, the device, who had the CPU or ended the wait.
         detail: Option<String>,
