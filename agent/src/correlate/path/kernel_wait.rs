@@ -25,13 +25,14 @@ const ENTRIES: [&str; 10] = [
 ];
 
 /// Functions that wait for something, by the beginning of their names, and what that is.
-const WAITS: [(&str, Category); 10] = [
+const WAITS: [(&str, Category); 11] = [
     ("synchronize_rcu", Category::Rcu),
     ("synchronize_srcu", Category::Rcu),
     ("__synchronize_srcu", Category::Rcu),
     ("__wait_rcu_gp", Category::Rcu),
     ("rcu_barrier", Category::Rcu),
     ("rcu_sync_enter", Category::Rcu),
+    ("exp_funnel_lock", Category::Rcu),
     ("flush_work", Category::Workqueue),
     ("__flush_work", Category::Workqueue),
     ("jbd2_log_wait_commit", Category::Journal),
@@ -84,14 +85,7 @@ mod tests {
             "__wait_rcu_gp",
             "synchronize_rcu_normal",
         ];
-        let procs = [
-            "rcu_sync_enter",
-            "percpu_down_write",
-            "cgroup_procs_write",
-            "vfs_write",
-            "__x64_sys_write",
-            "do_syscall_64",
-        ];
+        let procs = ["rcu_sync_enter", "cgroup_procs_write", "vfs_write", "__x64_sys_write", "do_syscall_64"];
         let all: Vec<&str> = rcu.into_iter().chain(procs).chain(["entry_SYSCALL_64_after_hwframe"]).collect();
         let body = body(&all);
         assert_eq!((body.first(), body.last()), (Some(&"__wait_for_common"), Some(&"__x64_sys_write")));
