@@ -10,6 +10,7 @@ use sandscope::{
     host::clock::monotonic_ns,
     probe::{Options, Probes, Record, Recording},
     role::RoleRule,
+    testing::skip,
 };
 use std::{
     collections::BTreeMap,
@@ -21,6 +22,24 @@ use std::{
 };
 
 const SCOPE: u16 = 9;
+
+/// Whether times mean something here: in software emulation a page fault is cheaper than the code between two of them.
+fn keeps_pace(test: &str) -> bool {
+    let emulated = std::env::var_os("SANDSCOPE_TEST_PACE").is_some_and(|pace| pace == "emulated");
+    if emulated {
+        skip(test, "pace", "the CPU is emulated");
+    }
+    !emulated
+}
+
+/// Whether grace periods take time: with one CPU there is nobody to wait for.
+fn has_grace_periods(test: &str) -> bool {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    if cpus < 2 {
+        skip(test, "cpus", "one CPU has no grace periods to wait for");
+    }
+    cpus >= 2
+}
 const RULES: &[RoleRule] = &[
     RoleRule { role: "program", contains: "sandscope-test-subject", forked: None },
     RoleRule { role: "program", contains: "/sh", forked: None },
@@ -171,6 +190,9 @@ fn a_wait_for_a_timer_is_one_whatever_others_do_beside_it() {
 
 #[test]
 fn sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them() {
+    if !keeps_pace("sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them") {
+        return;
+    }
     let disk = on_disk();
     let direct = format!("direct:{}", disk.path().display());
     for beside in ["none", "poll", "touch", &direct] {
@@ -183,6 +205,9 @@ fn sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them() {
 
 #[test]
 fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
+    if !has_grace_periods("a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it") {
+        return;
+    }
     let disk = on_disk();
     for beside in bystanders(disk.path()) {
         let test = "a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it";
@@ -199,6 +224,9 @@ fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
 
 #[test]
 fn where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it() {
+    if !has_grace_periods("where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it") {
+        return;
+    }
     let test = "where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it";
     let Some(mut probes) = probes(test, Options::default()) else { return };
     probes.attach().unwrap();
@@ -269,6 +297,9 @@ fn a_lock_that_others_hold_is_waited_for_where_it_is_taken() {
 
 #[test]
 fn page_faults_are_not_own_code() {
+    if !keeps_pace("page_faults_are_not_own_code") {
+        return;
+    }
     const PAGES: u64 = 20_000;
     let test = "page_faults_are_not_own_code";
     for beside in ["none", "poll"] {
@@ -282,6 +313,9 @@ fn page_faults_are_not_own_code() {
 
 #[test]
 fn who_is_joined_is_on_the_path_with_what_it_waits_for() {
+    if !keeps_pace("who_is_joined_is_on_the_path_with_what_it_waits_for") {
+        return;
+    }
     let test = "who_is_joined_is_on_the_path_with_what_it_waits_for";
     for beside in ["none", "poll", "touch"] {
         let Some((_, parts)) = race(test, beside, "join:60") else { return };
@@ -344,6 +378,9 @@ fn children_are_on_the_path_by_role() {
 
 #[test]
 fn nothing_is_unexplained_where_the_kernel_leaves_out_switches_and_what_was_inferred_is_counted() {
+    if !keeps_pace("nothing_is_unexplained_where_the_kernel_leaves_out_switches_and_what_was_inferred_is_counted") {
+        return;
+    }
     const SPIN_NS: u64 = 20_000_000;
     let test = "nothing_is_unexplained_where_the_kernel_leaves_out_switches_and_what_was_inferred_is_counted";
     // Of some thousand starts on such a kernel one in a hundred has a switch that did not come: many are tried by hand.

@@ -249,6 +249,8 @@ fn environment() -> Vec<(String, String)> {
         ("RUST_BACKTRACE", "1".to_owned()),
         ("SANDSCOPE_SKIP_LOG", format!("{RESULTS}/{}", report::SKIPS)),
         ("SANDSCOPE_IMAGES", machines::IMAGES.to_owned()),
+        // What takes how long says nothing here.
+        ("SANDSCOPE_TEST_PACE", "emulated".to_owned()),
         ("SANDSCOPE_WORKLOADS", WORKLOADS.to_owned()),
         ("SANDSCOPE_WORKLOAD_RUST", format!("{WORKLOADS}/rust/app")),
     ]

@@ -15,13 +15,14 @@ use std::{
 pub const SKIPS: &str = "skips.txt";
 
 /// What a test may skip because the lab does not have it. Every other skip is a failure: the lab is where it should run.
-const ELSEWHERE: [(&str, &str); 6] = [
+const ELSEWHERE: [(&str, &str); 7] = [
     ("runc", "the lab has no container runtime"),
     ("gvisor", "the lab has no gVisor"),
     ("gvisor-ptrace", "the lab has no gVisor"),
     ("python", "the lab has no Python"),
     ("qemu", "the lab has QEMU inside for the test `machines` only"),
     ("pace", "software emulation is too slow for it"),
+    ("cpus", "a kernel of the lab has one CPU"),
 ];
 
 /// Beginnings of the names of machines' features, and why the lab may not have such machines.
