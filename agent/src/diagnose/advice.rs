@@ -13,18 +13,23 @@ pub struct Advice {
     pub next_step: &'static str,
 }
 
-/// Part of a share from which an element is worth an advice of its own.
+/// Part of a share from which a mechanism is worth an advice of its own.
 const LARGE: f64 = 0.25;
 
-/// The advice on a share of the path of one category: on each of its large parts, or on the category where it has none.
+/// The advice on a share of the path of one category: on each mechanism that is a large part of it, whichever roles it is in, or on
+/// the category where none is. The largest first.
 pub fn of(share: &Share<'_>) -> Vec<Advice> {
-    let large = share.parts.iter().filter(|part| part.mean_ns >= LARGE * share.mean_ns);
-    let mut all: Vec<Advice> = Vec::new();
-    for advice in large.map(|part| on(&part.element)) {
-        if !all.contains(&advice) {
-            all.push(advice);
+    let mut sums: Vec<(Advice, f64)> = Vec::new();
+    for part in &share.parts {
+        let advice = on(&part.element);
+        match sums.iter_mut().find(|(known, _)| *known == advice) {
+            Some((_, sum_ns)) => *sum_ns += part.mean_ns,
+            None => sums.push((advice, part.mean_ns)),
         }
     }
+    sums.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let large = sums.into_iter().filter(|(_, sum_ns)| *sum_ns >= LARGE * share.mean_ns);
+    let mut all: Vec<Advice> = large.map(|(advice, _)| advice).collect();
     if let (true, Some(part)) = (all.is_empty(), share.parts.first()) {
         all.push(on(&PathElement {
             role: None,

@@ -49,7 +49,9 @@ fn body<T: AsRef<str>>(functions: &[T]) -> &[T] {
 
 /// The functions of a wait from the system call's inwards, with `;` between, as flame graphs have them.
 pub fn folded<T: AsRef<str>>(functions: &[T]) -> String {
-    body(functions).iter().rev().map(AsRef::as_ref).collect::<Vec<_>>().join(";")
+    // Copies that the compiler made of a function are that function: `function.isra.0`.
+    let name = |function: &T| function.as_ref().split('.').next().unwrap_or_default().to_owned();
+    body(functions).iter().rev().map(name).collect::<Vec<_>>().join(";")
 }
 
 /// The function that asked for what is waited for: the innermost of a folded stack that is no way to wait itself.
@@ -85,10 +87,11 @@ mod tests {
             "__wait_rcu_gp",
             "synchronize_rcu_normal",
         ];
-        let procs = ["rcu_sync_enter", "cgroup_procs_write", "vfs_write", "__x64_sys_write", "do_syscall_64"];
+        let procs = ["rcu_sync_enter", "cgroup_procs_write", "vfs_write.isra.0", "__x64_sys_write", "do_syscall_64"];
         let all: Vec<&str> = rcu.into_iter().chain(procs).chain(["entry_SYSCALL_64_after_hwframe"]).collect();
         let body = body(&all);
         assert_eq!((body.first(), body.last()), (Some(&"__wait_for_common"), Some(&"__x64_sys_write")));
+        assert!(folded(&all).starts_with("__x64_sys_write;vfs_write;"));
         assert_eq!(asked_by(&folded(&all)), Some("cgroup_procs_write"));
         assert_eq!(category(body, false), Some(Category::Rcu));
         // Others are at it already.
