@@ -233,7 +233,7 @@ fn where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it() {
     let mut said: BTreeMap<String, u32> = BTreeMap::new();
     let recorded = record_while(&mut probes, subject("race").args(["none", "rcu:8"]), |pid| {
         while let Some(stack) = stack_of(pid) {
-            *said.entry(stack).or_default() += u32::from(true);
+            *said.entry(stack).or_default() += 1;
             std::thread::sleep(Duration::from_micros(300));
         }
     });

@@ -12,6 +12,7 @@
 
 mod charge;
 mod cpus;
+mod doings;
 mod graph;
 mod kernel_wait;
 mod packets;
