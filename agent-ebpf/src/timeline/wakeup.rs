@@ -13,6 +13,7 @@ use aya_ebpf::{
 use sandscope_ebpf::{
     event::{Header, Kind, STACK_FRAMES, WaitStack, Wake},
     kernel::{Tracepoint, current_tid, interrupt, now_ns, scope},
+    map::Membership,
 };
 
 /// Waits that are shorter than this are not asked where they were; 0: none is.
@@ -22,23 +23,26 @@ static STACK_LEAST_NS: Global<u32> = Global::new(0);
 /// `sched_waking`, not `sched_wakeup`: it fires in the context of the waker, also when another CPU queues the task.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(context: BtfTracePointContext) -> i32 {
-    tell_stack(&context);
-    waking(&context)
+    let Some((tid, woken)) = woken(&context) else { return 0 };
+    tell_stack(&context, tid, woken);
+    tell(&context, tid, woken)
 }
 
 /// Where the kernel does not take the other: there a task is a number, and its stack can't be asked for.
 #[raw_tracepoint(tracepoint = "sched_waking")]
 pub fn sched_waking_raw(context: RawTracePointContext) -> i32 {
-    waking(&context)
+    woken(&context).map_or(0, |(tid, woken)| tell(&context, tid, woken))
+}
+
+/// The woken thread, if it is of interest.
+#[inline(always)]
+fn woken(context: &impl Tracepoint) -> Option<(u32, Membership)> {
+    let tid = scope::tid_of_argument(context, 0);
+    Some((tid, scope::of(tid))).filter(|(_, woken)| woken.is_recorded())
 }
 
 #[inline(always)]
-fn waking(context: &impl Tracepoint) -> i32 {
-    let tid = scope::tid_of_argument(context, 0);
-    let woken = scope::of(tid);
-    if !woken.is_recorded() {
-        return 0;
-    }
+fn tell(context: &impl Tracepoint, tid: u32, woken: Membership) -> i32 {
     let waker_tid = current_tid(context);
     let (cause, detail) = interrupt::cause();
     let mut header = header(Kind::Wake, tid, woken);
@@ -51,16 +55,18 @@ fn waking(context: &impl Tracepoint) -> i32 {
 
 /// Where the woken task has waited. It is asked for now, not when the wait began: then nobody knew how long it would be.
 #[inline(always)]
-fn tell_stack(context: &BtfTracePointContext) {
-    let tid = scope::tid_of_argument(context, 0);
-    let Some(entry) = scope::entry(tid).filter(|entry| entry.membership.is_recorded()) else { return };
-    let Some(task) = known_task(entry) else { return };
-    let (since_ns, least_ns, at_ns) = (task.waits_since_ns, u64::from(STACK_LEAST_NS.load()), now_ns());
-    if since_ns == 0 || least_ns == 0 || at_ns - since_ns < least_ns {
+fn tell_stack(context: &BtfTracePointContext, tid: u32, woken: Membership) {
+    let Some(task) = scope::entry(tid).and_then(|entry| known_task(entry)) else { return };
+    let (since_ns, least_ns) = (task.waits_since_ns, u64::from(STACK_LEAST_NS.load()));
+    if since_ns == 0 || least_ns == 0 {
         return;
     }
     task.waits_since_ns = 0;
-    let scope = entry.membership.scope();
+    let at_ns = now_ns();
+    if at_ns.saturating_sub(since_ns) < least_ns {
+        return;
+    }
+    let scope = woken.scope();
     let header = Header { at_ns, tid, scope, kind: Kind::WaitStack as u8, flags: task.contends as u8 };
     fill(Kind::WaitStack, scope, |record| {
         let record = record.write(WaitStack { header, frames: [0; STACK_FRAMES] });
