@@ -22,6 +22,11 @@ use std::{
 };
 
 const SCOPE: u16 = 9;
+const RULES: &[RoleRule] = &[
+    RoleRule { role: "program", contains: "sandscope-test-subject", forked: None },
+    RoleRule { role: "program", contains: "/sh", forked: None },
+    RoleRule { role: "child", contains: "/bin/true", forked: None },
+];
 
 /// Whether times mean something here: in software emulation a page fault is cheaper than the code between two of them.
 fn keeps_pace(test: &str) -> bool {
@@ -32,19 +37,15 @@ fn keeps_pace(test: &str) -> bool {
     !emulated
 }
 
-/// Whether grace periods take time: with one CPU there is nobody to wait for.
+/// Whether grace periods take time: not with one CPU, where there is nobody to wait for, nor where these are emulated and nearly all
+/// of a grace period is the code around it.
 fn has_grace_periods(test: &str) -> bool {
     let cpus = std::thread::available_parallelism().unwrap().get();
     if cpus < 2 {
         skip(test, "cpus", "one CPU has no grace periods to wait for");
     }
-    cpus >= 2
+    cpus >= 2 && keeps_pace(test)
 }
-const RULES: &[RoleRule] = &[
-    RoleRule { role: "program", contains: "sandscope-test-subject", forked: None },
-    RoleRule { role: "program", contains: "/sh", forked: None },
-    RoleRule { role: "child", contains: "/bin/true", forked: None },
-];
 
 /// A stretch of the path, in words.
 #[derive(Debug)]
@@ -184,7 +185,9 @@ fn a_wait_for_a_timer_is_one_whatever_others_do_beside_it() {
         let test = "a_wait_for_a_timer_is_one_whatever_others_do_beside_it";
         let Some((wall_ns, parts)) = race(test, &beside, "sleep:60") else { return };
         let timer = of(&parts, Category::Timer);
-        assert!((SLEEP_NS..=SLEEP_NS + SLEEP_NS / 10).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
+        // What the call does before it sleeps is a part of the time that it asked for.
+        let right = SLEEP_NS - SLEEP_NS / 100..=SLEEP_NS + SLEEP_NS / 10;
+        assert!(right.contains(&timer), "{beside}: {timer} ns of {wall_ns}");
     }
 }
 
