@@ -1,6 +1,6 @@
 //! Records as tests write them down.
 
-use super::{Bystander, Duty, Source};
+use super::{Bystander, Duty, Histories, Source, Span};
 use crate::{probe::Record, role::RoleRule};
 use bytemuck::Zeroable;
 use sandscope_ebpf::event::{
@@ -148,5 +148,35 @@ pub fn launch() -> Vec<Record> {
         switch(105, LAUNCHER, INTERRUPTIBLE, STRANGER),
         switch(110, STRANGER, 0, PROCESS),
         exec(130, PROCESS, b"runsc\0run\0"),
+    ]
+}
+
+/// The process from its execution on: the path of most tests begins where it runs as `runtime`.
+pub const RUNS_NS: u64 = 130;
+
+pub fn histories(records: &[Record]) -> Histories {
+    Histories::of(records, source(), &[])
+}
+
+pub fn spans(histories: &Histories, start_ns: u64, end_ns: u64) -> Vec<Vec<Span>> {
+    histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect()
+}
+
+/// A daemon is woken at 100, runs from 110 on, waits for a disk in `fsync` from 150 to 250, and runs from 260 to 300.
+pub fn daemon_at_work() -> Vec<Record> {
+    const FSYNC: i32 = 74;
+    let mut leaves = switch(150, DAEMON, UNINTERRUPTIBLE, STRANGER);
+    if let Record::Switch(leaves) = &mut leaves {
+        (leaves.syscall, leaves.syscall_since_ns) = (FSYNC, 140);
+    }
+    vec![
+        switch(60, LAUNCHER, INTERRUPTIBLE, STRANGER),
+        wake(100, DAEMON, WakeCause::Task, 0, b"launcher"),
+        switch(110, STRANGER, 0, DAEMON),
+        leaves,
+        wake(250, DAEMON, WakeCause::Task, 0, b"kworker/0:1"),
+        switch(260, STRANGER, 0, DAEMON),
+        syscall(140, 270, DAEMON, FSYNC, 0),
+        switch(300, DAEMON, INTERRUPTIBLE, STRANGER),
     ]
 }

@@ -26,3 +26,10 @@ pub use graph::Graph;
 pub use kernel_wait::{asked_by, folded};
 pub use replay::Saving;
 pub use walk::Element;
+
+#[cfg(test)]
+mod polls_tests;
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;
