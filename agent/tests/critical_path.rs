@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{probes, spawn_in_scope, subject};
+use common::{histories, probes, spawn_in_scope, subject};
 use sandscope::{
-    correlate::{Bystander, Category, Duty, Element, Graph, Histories, Names, Source, folded},
+    correlate::{Category, Element, Graph, Histories, Names, folded},
     host::clock::monotonic_ns,
     probe::{Options, Probes, Record, Recording},
     role::RoleRule,
@@ -83,7 +83,6 @@ fn record_with(probes: &mut Probes, command: &mut Command) -> Recorded {
 
 /// The same, doing something with the process meanwhile.
 fn record_while(probes: &mut Probes, command: &mut Command, meanwhile: impl FnOnce(u32)) -> Recorded {
-    let launcher = rustix::thread::gettid().as_raw_nonzero().get() as u32;
     let mut child = spawn_in_scope(probes, SCOPE, command.stdout(Stdio::piped()));
     let spawned_ns = monotonic_ns();
     let (mut printed, pid) = (String::new(), child.id());
@@ -93,20 +92,7 @@ fn record_while(probes: &mut Probes, command: &mut Command, meanwhile: impl FnOn
     assert!(status.success(), "{command:?}: {status}");
     let recording = probes.take().unwrap();
     assert_eq!(recording.lost.all(), 0);
-    let mut names = Names::of_running_kernel();
-    names.learn(&recording.records);
-    let bystanders = vec![Bystander {
-        tid: launcher,
-        tgid: std::process::id(),
-        role: "launcher".to_owned(),
-        duty: Duty::Acts,
-        until_ns: Some(spawned_ns),
-    }];
-    let histories = Histories::of(
-        &recording.records,
-        Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: probes.untimed_fault_ns() },
-        &[],
-    );
+    let (histories, names) = histories(&recording, (SCOPE, RULES), spawned_ns, probes);
     Recorded { recording, histories, names, pid, printed }
 }
 

@@ -10,8 +10,7 @@ mod common;
 use common::{aggregate, probes, spawn_in_scope, spawn_marked};
 use sandscope::{
     correlate::{
-        Bystander, Category, Duty, Element, ExitCount, Graph, Histories, History, Names, Source, Span, ThreadTotals,
-        View, exits, threads,
+        Category, Element, ExitCount, Graph, Histories, History, Names, Span, ThreadTotals, View, exits, threads,
     },
     probe::{Limits, Options, Probes, Record, Recording},
     role::RoleRule,
@@ -71,7 +70,6 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
     };
     probes.take().unwrap();
     probes.attach().unwrap();
-    let launcher = rustix::thread::gettid().as_raw_nonzero().get() as u32;
     let mut command = Command::new(FLOOR);
     command.args(options.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
     let start_ns = sandscope::host::clock::monotonic_ns();
@@ -89,17 +87,7 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
         return None;
     }
     let end_ns = recording.records.last().unwrap().header().at_ns;
-    let mut names = Names::of_running_kernel();
-    names.learn(&recording.records);
-    let bystanders = vec![Bystander {
-        tid: launcher,
-        tgid: std::process::id(),
-        role: "launcher".to_owned(),
-        duty: Duty::Acts,
-        until_ns: Some(spawned_ns),
-    }];
-    let source = Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: probes.untimed_fault_ns() };
-    let histories = Histories::of(&recording.records, source, &[]);
+    let (histories, names) = common::histories(&recording, (SCOPE, RULES), spawned_ns, probes);
     let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
     let view = View { records: &recording.records, histories: &histories, names: &names };
     let exits = exits(&view, &(0..u64::MAX));

@@ -10,7 +10,11 @@ pub mod explained;
 pub mod guest_files;
 pub mod program;
 
-use sandscope::probe::{Aggregate, Limits, Options, Probes};
+use sandscope::{
+    correlate::{Bystander, Duty, Histories, Names, Source},
+    probe::{Aggregate, Limits, Options, Probes, Recording},
+    role::RoleRule,
+};
 use sandscope_ebpf::map::Membership;
 use std::process::{Child, Command};
 
@@ -55,4 +59,24 @@ pub fn spawn_marked(mark: &dyn Fn(u32, Membership), scope: u16, command: &mut Co
     let child = command.spawn();
     mark(tid, Membership::NONE);
     child.unwrap_or_else(|error| panic!("can't start {command:?}: {error}"))
+}
+
+/// The histories of what this thread has started in `scope`, until it was done with that, and the names for them.
+pub fn histories(
+    recording: &Recording,
+    (scope, rules): (u16, &'static [RoleRule]),
+    spawned_ns: u64,
+    probes: &Probes,
+) -> (Histories, Names) {
+    let mut names = Names::of_running_kernel();
+    names.learn(&recording.records);
+    let launcher = Bystander {
+        tid: rustix::thread::gettid().as_raw_nonzero().get() as u32,
+        tgid: std::process::id(),
+        role: "launcher".to_owned(),
+        duty: Duty::Acts,
+        until_ns: Some(spawned_ns),
+    };
+    let source = Source { scope, bystanders: vec![launcher], rules, untimed_fault_ns: probes.untimed_fault_ns() };
+    (Histories::of(&recording.records, source, &[]), names)
 }
