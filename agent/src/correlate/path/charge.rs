@@ -118,6 +118,11 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// Time of which nothing is known, and why.
+    pub(super) fn unseen(role: Option<Text>, why: &'static str) -> Self {
+        Self { category: Category::Unattributed, role, within: None, detail: Detail::Unseen(why), stack: None }
+    }
+
     /// The same without what differs between stretches that one change would remove together: who had the CPU, which timer.
     pub(super) fn removable(self) -> Self {
         let detail = match self.category {

@@ -6,7 +6,7 @@ use crate::correlate::{
     names::Called,
     span::{Activity, Span},
 };
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 
 /// A thread that has nothing to do but to leave its work to others takes less CPU time than this.
 const LEAVE_NS: u64 = 100_000;
@@ -50,11 +50,12 @@ pub(super) struct Doings<'a> {
 impl<'a> Doings<'a> {
     pub(super) fn of(tasks: &'a [History], spans: &'a [Vec<Span>]) -> Self {
         let resting = numbers(&RESTING);
-        let mut sleeps: HashMap<u32, Vec<Sleep>> = HashMap::new();
-        let mut left: HashMap<u32, Vec<(u64, usize)>> = HashMap::new();
-        let mut threads: HashMap<u32, Vec<usize>> = HashMap::new();
+        let mut sleeps: HashMap<u32, Vec<Sleep>> = HashMap::default();
+        let mut left: HashMap<u32, Vec<(u64, usize)>> = HashMap::default();
+        let mut threads: HashMap<u32, Vec<usize>> = HashMap::default();
         for (task, (history, spans)) in tasks.iter().zip(spans).enumerate() {
             threads.entry(history.tgid).or_default().push(task);
+            let sleeps = sleeps.entry(history.tgid).or_default();
             let (mut by_timer, mut on_cpu_ns, mut back_ns) = (false, 0, None);
             for span in spans {
                 let Activity::Blocked { within, uninterruptible, .. } = span.activity else {
@@ -73,7 +74,7 @@ impl<'a> Doings<'a> {
                         Kind::Holds
                     };
                     let sleep = Sleep { start_ns: span.start_ns, end_ns: span.end_ns, task, kind };
-                    sleeps.entry(history.tgid).or_default().push(sleep);
+                    sleeps.push(sleep);
                 }
                 if let Some(back_ns) = back_ns.filter(|_| rests && on_cpu_ns <= LEAVE_NS) {
                     left.entry(history.tgid).or_default().push((back_ns, task));

@@ -18,7 +18,7 @@ use crate::{
     },
     probe::Record,
 };
-use std::collections::HashMap;
+use foldhash::HashMap;
 use syscalls::Sysno;
 
 /// The tasks of a start with what each did and what ended each wait, from the launch to the first response.

@@ -8,7 +8,7 @@ use crate::correlate::{
     history::{Call, History},
     names::Called,
 };
-use std::collections::HashSet;
+use foldhash::HashSet;
 use syscalls::Sysno;
 
 /// A packet that nobody sent for so long comes from outside.

@@ -12,7 +12,7 @@ use crate::correlate::{
     reading::Histories,
     span::{Activity, Span},
 };
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 use syscalls::Sysno;
 
 /// A look takes less CPU time than this.
@@ -45,7 +45,7 @@ impl Polls {
         let acts = acts(histories);
         let doings = Doings::of(&histories.tasks, spans);
         let polling = numbers(&POLLING);
-        let (mut found, mut ticks) = (HashMap::new(), HashMap::new());
+        let (mut found, mut ticks) = (HashMap::default(), HashMap::default());
         for (task, spans) in spans.iter().enumerate() {
             let looks = looks(spans, &acts[task]);
             if looks.len() >= TICKS {

@@ -69,13 +69,7 @@ impl Graph<'_> {
     }
 
     fn unknown(&self, task: Option<usize>, why: &'static str) -> Vec<Element> {
-        let charge = Charge {
-            category: Category::Unattributed,
-            role: None,
-            within: None,
-            detail: Detail::Unseen(why),
-            stack: None,
-        };
+        let charge = Charge::unseen(None, why);
         let element = Element { start_ns: self.start_ns, end_ns: self.end_ns, task, charge };
         if self.start_ns < self.end_ns { vec![element] } else { Vec::new() }
     }
@@ -95,10 +89,7 @@ impl Walk<'_, '_> {
 
     fn charge_unseen(&mut self, start_ns: u64, why: &'static str) {
         let role = Some(self.graph.histories.tasks[self.task].role_at(self.at_ns));
-        self.charge(
-            start_ns,
-            Charge { category: Category::Unattributed, role, within: None, detail: Detail::Unseen(why), stack: None },
-        );
+        self.charge(start_ns, Charge::unseen(role, why));
     }
 
     /// Goes on at another task, at an instant that is not later.
