@@ -129,7 +129,7 @@ fn single_events_add_up(out: &Path, instances: &[Row], kinds: usize) {
         assert_eq!(account.iter().map(time_ns).sum::<i128>(), instance.number("wall_ns").unwrap(), "{kind}");
         for share in of(&attribution, id) {
             let same = |slice: &&&Row| {
-                let texts = ["phase", "category", "role", "syscall", "object", "detail"];
+                let texts = ["phase", "category", "role", "syscall", "object", "stack", "detail"];
                 slice.number("thread") == share.number("thread")
                     && texts.iter().all(|of| slice.text(of) == share.text(of))
             };

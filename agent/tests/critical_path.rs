@@ -37,14 +37,34 @@ fn keeps_pace(test: &str) -> bool {
     !emulated
 }
 
-/// Whether grace periods take time: not with one CPU, where there is nobody to wait for, nor where these are emulated and nearly all
-/// of a grace period is the code around it.
-fn has_grace_periods(test: &str) -> bool {
-    let cpus = std::thread::available_parallelism().unwrap().get();
-    if cpus < 2 {
-        skip(test, "cpus", "one CPU has no grace periods to wait for");
+/// Grace periods that take their usual time, for as long as it lives: whoever has told the kernel to expedite all of them has done so
+/// until then, and has it again afterwards.
+struct GracePeriods {
+    expedited: String,
+}
+
+impl GracePeriods {
+    const SETTING: &str = "/sys/kernel/rcu_expedited";
+
+    /// `None` with one CPU, where there is nobody to wait for, and where these are emulated and nearly all of a grace period is the
+    /// code around it.
+    fn usual(test: &str) -> Option<Self> {
+        if std::thread::available_parallelism().unwrap().get() < 2 {
+            skip(test, "cpus", "one CPU has no grace periods to wait for");
+            return None;
+        }
+        keeps_pace(test).then(|| {
+            let expedited = std::fs::read_to_string(Self::SETTING).unwrap();
+            std::fs::write(Self::SETTING, "0").unwrap();
+            Self { expedited }
+        })
     }
-    cpus >= 2 && keeps_pace(test)
+}
+
+impl Drop for GracePeriods {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Self::SETTING, &self.expedited);
+    }
 }
 
 /// A stretch of the path, in words.
@@ -194,9 +214,9 @@ fn sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them() {
 
 #[test]
 fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
-    if !has_grace_periods("a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it") {
+    let Some(_usual) = GracePeriods::usual("a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it") else {
         return;
-    }
+    };
     let disk = on_disk();
     for beside in bystanders(disk.path()) {
         let test = "a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it";
@@ -213,9 +233,9 @@ fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
 
 #[test]
 fn where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it() {
-    if !has_grace_periods("where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it") {
+    let Some(_usual) = GracePeriods::usual("where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it") else {
         return;
-    }
+    };
     let test = "where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it";
     let Some(mut probes) = probes(test, Options::default()) else { return };
     probes.attach().unwrap();

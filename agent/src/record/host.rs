@@ -35,6 +35,8 @@ pub struct Host {
     pub governors: Option<BTreeSet<String>>,
     /// Source of the kernel's clocks.
     pub clocksource: Option<String>,
+    /// Whether the kernel is told to expedite all grace periods of RCU, which starts of containers wait for.
+    pub rcu_expedited: Option<bool>,
 }
 
 impl Host {
@@ -57,6 +59,7 @@ impl Host {
             vulnerabilities: vulnerabilities(&devices.join("cpu/vulnerabilities")),
             governors: governors(&devices.join("cpu")),
             clocksource: line(&devices.join("clocksource/clocksource0/current_clocksource")),
+            rcu_expedited: line(&root.join("sys/kernel/rcu_expedited")).map(|setting| setting != "0"),
         }
     }
 }
@@ -132,7 +135,7 @@ mod tests {
             let host = Host::gather(root.path());
             assert_eq!((host.cpu_model, host.microcode, host.cpus_count), (None, None, None));
             assert_eq!((host.memory_bytes, host.hypervisor, host.vulnerabilities), (None, None, None));
-            assert_eq!((host.governors, host.clocksource), (None, None));
+            assert_eq!((host.governors, host.clocksource, host.rcu_expedited), (None, None, None));
         }
     }
 
@@ -159,6 +162,7 @@ mod tests {
             (&format!("{cpu}/cpu0/cpufreq/scaling_governor"), "performance\n"),
             (&format!("{cpu}/cpu1/cpufreq/scaling_governor"), "powersave\n"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
+            ("sys/kernel/rcu_expedited", "1\n"),
         ]);
         let host = Host::gather(root.path());
         assert_eq!((host.cpu_model.as_deref(), host.cpus_count), (Some("Example 9000"), Some(1)));
@@ -167,6 +171,7 @@ mod tests {
         assert_eq!(host.vulnerabilities, Some(mitigations));
         assert_eq!(host.governors, Some(["performance", "powersave"].map(str::to_owned).into()));
         assert_eq!(host.clocksource.as_deref(), Some("tsc"));
+        assert_eq!(host.rcu_expedited, Some(true));
     }
 
     #[test]
