@@ -7,7 +7,7 @@ mod common;
 use common::dataset::{Row, rows, sum};
 use sandscope::{
     correlate::Names,
-    experiment::{Arms, Observation, Stage, Timelines, cold_start::ColdStart, cold_start::Progress},
+    experiment::{Arms, FaultTimes, Observation, Stage, Timelines, cold_start::ColdStart, cold_start::Progress},
     measure::page_cache::CacheState,
     probe::{Options, Probes},
     record::{Dataset, Manifest},
@@ -110,6 +110,25 @@ fn every_nanosecond_of_every_sandbox_is_accounted_for() {
     assert_eq!(sum(&events, "lost_count"), 0);
     assert!(sum(&events, "seen_count") > 0);
     single_events_add_up(&out, &instances, kinds.len());
+    one_start_prices_the_page_faults_of_all(&out, &instances, &kinds);
+}
+
+/// Of three starts of a kind the first one's page faults are timed. The others have as many, and so what they take is alike.
+fn one_start_prices_the_page_faults_of_all(out: &Path, instances: &[Row], kinds: &[&str]) {
+    let sched = rows(out, "sched");
+    for kind in kinds {
+        let mut recorded: Vec<&Row> =
+            instances.iter().filter(|row| row.text("sandbox") == *kind && row.number("probes") == Some(1)).collect();
+        recorded.sort_by_key(|row| row.number("position"));
+        let fault_ns = |row: &&Row| sum(of(&sched, row.text("instance_id")), "fault_ns");
+        let times = ["its own", "of others like it", "of others like it"];
+        for (row, times) in recorded.iter().zip(times) {
+            let said = format!(r#""page_fault_times":"{times}""#);
+            assert!(row.text("conditions_json").contains(&said), "{kind}: {}", row.text("conditions_json"));
+            let (first, this) = (fault_ns(&recorded[0]), fault_ns(row));
+            assert!(this > 0 && this * 3 > first && this < first * 3, "{kind}: {this} ns, at first {first} ns");
+        }
+    }
 }
 
 /// The single events of one start of each kind are those that the sums are of.
@@ -192,6 +211,7 @@ fn run_floor(out: &Path, base: &Path, probes: Probes, counts: Counts) {
     let mut stage = Stage {
         launcher: Arc::new(Launcher::spawn().expect("a thread")),
         probes: Some(probes),
+        fault_times: FaultTimes::default(),
         names: Names::of_running_kernel(),
         network: network::Mode::Private,
         resources: Resources::default(),

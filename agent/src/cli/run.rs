@@ -8,7 +8,7 @@ mod suite;
 use super::{BadRequest, Interrupted, clean, output::Output, print, privilege, sandboxes::known};
 use crate::{
     correlate::Names,
-    experiment::{Arms, Stage, Timelines, cold_start::ColdStart},
+    experiment::{Arms, FaultTimes, Stage, Timelines, cold_start::ColdStart},
     measure::page_cache::CacheState,
     probe::{self, Probes},
     record::{Artifact, Dataset, Manifest},
@@ -246,6 +246,7 @@ impl Setting {
             launcher: Arc::new(Launcher::spawn()?),
             probes,
             names: Names::of_running_kernel(),
+            fault_times: FaultTimes::default(),
             network: common.network,
             resources: common.resources(),
             cpus: common.cpus.clone(),

@@ -1,6 +1,7 @@
 //! What happened to each task, task by task.
 
 use super::{
+    fault_prices::Timed,
     file_calls::Transfer,
     names::{Called, Cause},
     stacks::Stack,
@@ -210,6 +211,15 @@ impl History {
             object: None,
             stack: None,
         }
+    }
+
+    /// Its page faults that were timed.
+    pub(super) fn timed_faults(&self) -> Timed {
+        let mut timed = Timed::default();
+        for (_, told) in &self.interruptions {
+            timed += Timed { count: told.timed.into(), time_ns: told.timed_ns };
+        }
+        timed
     }
 
     /// What the task was to the sandbox at an instant.

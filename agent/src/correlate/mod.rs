@@ -11,6 +11,7 @@
 //! made of records is made of a [`View`], which holds those of one instance alone.
 
 mod counts;
+mod fault_prices;
 mod file_calls;
 mod history;
 mod ioctl;
@@ -29,6 +30,7 @@ pub use counts::{
     CallCount, ExitCount, ExitEvent, FaultCount, ThreadTotals, Timing, WakeCount, calls, each_exit, exits, faults,
     threads, wakeups,
 };
+pub use fault_prices::FaultPrices;
 pub use file_calls::{FileCalls, file_calls};
 pub use history::{Bystander, Duty, History, NamedThread, Running, Wake};
 pub use marker::{Marker, markers_of_records, undelay};

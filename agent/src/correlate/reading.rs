@@ -2,6 +2,7 @@
 //! longer need.
 
 use super::{
+    fault_prices::{FaultPrices, Timed},
     file_calls::Transfer,
     history::{
         Birth, Bystander, Call, Crossing, Executed, History, Interruptions, Move, NamedThread, OpenCall, Running, Wake,
@@ -41,6 +42,8 @@ pub struct Source {
     pub rules: &'static [RoleRule],
     /// Nanoseconds of a page fault that lie outside of what is timed of it.
     pub untimed_fault_ns: u64,
+    /// What page faults of instances that are like this one took, for records whose faults were not timed.
+    pub fault_prices: FaultPrices,
 }
 
 impl Source {
@@ -403,28 +406,31 @@ impl Histories {
         }
     }
 
-    /// Says what a page fault of each task takes: the mean of those that were timed of it, or where these are few, of its process, or of
-    /// all.
+    /// Says what a page fault of each task takes: the mean of those that were timed of it, or where these are few, of its process, of
+    /// all, or of instances like this one.
     fn price_faults(&mut self) {
-        /// Fewer say nothing.
-        const FEW: u64 = 8;
-        let mut of_tasks: Vec<(u64, u64)> = Vec::new();
-        let mut of_processes: HashMap<u32, (u64, u64)> = HashMap::new();
-        let mut of_all = (0, 0);
-        let add = |sum: &mut (u64, u64), other: (u64, u64)| *sum = (sum.0 + other.0, sum.1 + other.1);
-        for task in &self.tasks {
-            let timed = task.interruptions.iter().map(|(_, told)| (u64::from(told.timed), told.timed_ns));
-            let own = timed.fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
-            add(of_processes.entry(task.tgid).or_default(), own);
-            add(&mut of_all, own);
-            of_tasks.push(own);
+        let mut of_processes: HashMap<u32, Timed> = HashMap::new();
+        let mut of_all = Timed::default();
+        let of_tasks: Vec<Timed> = self.tasks.iter().map(History::timed_faults).collect();
+        for (task, own) in self.tasks.iter().zip(&of_tasks) {
+            *of_processes.entry(task.tgid).or_default() += *own;
+            of_all += *own;
         }
         for (task, own) in self.tasks.iter_mut().zip(of_tasks) {
             let of_process = of_processes.get(&task.tgid).copied().unwrap_or_default();
-            let enough = [own, of_process].into_iter().find(|(count, _)| *count >= FEW);
-            let (count, time_ns) = enough.unwrap_or(of_all);
-            task.fault_ns = time_ns.checked_div(count).map_or(0, |mean_ns| mean_ns + self.source.untimed_fault_ns);
+            let here = own.mean_ns().or_else(|| of_process.mean_ns()).or_else(|| of_all.any_mean_ns());
+            let mean_ns = here.or_else(|| self.source.fault_prices.mean_ns(self.texts.get(task.role())));
+            task.fault_ns = mean_ns.map_or(0, |mean_ns| mean_ns + self.source.untimed_fault_ns);
         }
+    }
+
+    /// What page faults took that were timed here, by role.
+    pub fn timed_faults(&self) -> FaultPrices {
+        let mut prices = FaultPrices::default();
+        for task in &self.tasks {
+            prices.note(self.texts.get(task.role()), task.timed_faults());
+        }
+        prices
     }
 
     /// Adds the calls that have not returned, puts the calls in order and numbers the vCPUs.

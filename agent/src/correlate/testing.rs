@@ -1,6 +1,6 @@
 //! Records as tests write them down.
 
-use super::{Bystander, Duty, Histories, Source, Span};
+use super::{Bystander, Duty, FaultPrices, Histories, Source, Span, fault_prices::Timed};
 use crate::{probe::Record, role::RoleRule};
 use bytemuck::Zeroable;
 use sandscope_ebpf::event::{
@@ -115,6 +115,13 @@ pub fn packet(at_ns: u64, tid: u32, running: u32) -> Record {
     Record::Wake(wake)
 }
 
+/// Page faults that somebody in a role had and that were timed.
+pub fn timed_faults(role: &str, count: u64, time_ns: u64) -> FaultPrices {
+    let mut prices = FaultPrices::default();
+    prices.note(role, Timed { count, time_ns });
+    prices
+}
+
 pub fn source() -> Source {
     let bystander = |tid, role: &str, duty| Bystander { tid, tgid: tid, role: role.to_owned(), duty, until_ns: None };
     let bystanders = vec![
@@ -122,7 +129,7 @@ pub fn source() -> Source {
         bystander(DAEMON, "daemon", Duty::Serves),
         bystander(CONSOLE, "console", Duty::Listens),
     ];
-    Source { scope: SCOPE, bystanders, rules: RULES, untimed_fault_ns: 0 }
+    Source { scope: SCOPE, bystanders, rules: RULES, ..Source::default() }
 }
 
 /// What a call is about, by the parts of its path, the last first.

@@ -149,7 +149,7 @@ impl ColdStart {
             trial.start(stage).await;
             let ended = trial.finish(stage).await;
             progress.ended(&ended.observation);
-            let (observation, explanation) = ended.explain(&mut stage.names);
+            let (observation, explanation) = ended.explain(stage);
             shown[cell.sandbox] |= observation.timeline && observation.outcome.is_ok();
             gathered.add(cell.sandbox, &observation, &explanation);
             rows::append(&observation, explanation, &mut dataset)?;

@@ -12,6 +12,7 @@ mod burst;
 pub mod cold_start;
 pub mod conditions;
 mod cpu;
+mod fault_times;
 mod guests;
 pub mod idle;
 mod io_rows;
@@ -35,6 +36,7 @@ mod warm;
 mod watch;
 
 pub use crate::statistics;
+pub use fault_times::FaultTimes;
 pub use guests::Guests;
 pub use observation::{Ended, Observation, Part};
 pub use perform::perform;

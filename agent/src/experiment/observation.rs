@@ -1,8 +1,8 @@
 //! What is seen of one instance, before anything is made of it.
 
-use super::step::Taken;
+use super::{stage::Stage, step::Taken};
 use crate::{
-    correlate::{Marker, NamedThread, Names},
+    correlate::{Marker, NamedThread},
     explain::{Course, Explainer, Explanation},
     measure::page_cache::{CacheState, Residency},
     probe::{DeviceCounts, FileSums, Recording},
@@ -107,12 +107,13 @@ pub(super) struct Recorded {
 impl Ended {
     /// Explains it: markers and phases of every instance that was launched, and, where probes saw it, where its time went and what
     /// its threads did.
-    pub fn explain(self, names: &mut Names) -> (Observation, Explanation) {
+    pub fn explain(self, stage: &mut Stage) -> (Observation, Explanation) {
         let Self { observation, recorded } = self;
         let course = observation.course();
         let explanation = match recorded {
             Some(Recorded { mut explainer, recording, threads, device }) => {
-                explainer.feed(recording, &threads, &course, names);
+                explainer.feed(recording, &threads, &course, &mut stage.names);
+                stage.fault_times.learn(&observation.sandbox, &observation.workload, explainer.timed_faults());
                 explainer.finish(&course, device)
             }
             None => Explainer::default().finish(&course, None),

@@ -1,6 +1,9 @@
 //! What instances of a run have in common, what is started, and under which names.
 
-use super::observation::Part;
+use super::{
+    fault_times::FaultTimes,
+    observation::{Observation, Part},
+};
 use crate::{
     correlate::Names,
     measure::page_cache::CacheState,
@@ -20,6 +23,8 @@ pub struct Stage {
     pub probes: Option<Probes>,
     /// What numbers in their records mean.
     pub names: Names,
+    /// What page faults take.
+    pub fault_times: FaultTimes,
     /// How instances are connected.
     pub network: network::Mode,
     /// What an instance may use.
@@ -35,17 +40,18 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Attaches the probes and forgets what they saw so far, or makes sure that there are none.
+    /// Attaches the probes for such an instance and forgets what they saw so far, or makes sure that there are none.
     ///
     /// # Errors
     /// When the kernel refuses them.
-    pub fn begin_recording(&mut self, with_probes: bool) -> Result<()> {
+    pub fn begin_recording(&mut self, observation: &Observation) -> Result<()> {
         let Some(probes) = &mut self.probes else { return Ok(()) };
-        if !with_probes {
+        if !observation.probes {
             probes.detach();
             return Ok(());
         }
         probes.attach()?;
+        probes.time_faults(self.fault_times.are_due(&observation.sandbox, &observation.workload))?;
         // What is left of the time before belongs to nobody.
         drop(probes.take()?);
         probes.forget_files()

@@ -183,7 +183,7 @@ impl Trial {
     pub async fn start(&mut self, stage: &mut Stage) -> bool {
         let outcome = async {
             self.condition()?;
-            stage.begin_recording(self.observation.probes)?;
+            stage.begin_recording(&self.observation)?;
             self.watch(stage)?;
             quiescence::settle();
             self.launch(stage).await?;
@@ -297,7 +297,10 @@ impl Trial {
     pub fn watch(&mut self, stage: &mut Stage) -> Result<()> {
         let Some(probes) = stage.probes.as_mut().filter(|_| self.observation.probes) else { return Ok(()) };
         let instance = self.instance.as_deref().context("the instance was lost")?;
-        self.watch = Some(Watch::start(probes, instance, self.scope, self.launcher.tid())?);
+        let times = if probes.times_faults() { "its own" } else { "of others like it" };
+        self.observation.conditions.insert("page_fault_times".to_owned(), times.to_owned());
+        let prices = stage.fault_times.prices(&self.observation.sandbox, &self.observation.workload);
+        self.watch = Some(Watch::start(probes, instance, self.scope, self.launcher.tid(), prices)?);
         Ok(())
     }
 

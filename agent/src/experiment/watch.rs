@@ -5,7 +5,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    correlate::{Bystander, Duty, Source},
+    correlate::{Bystander, Duty, FaultPrices, Source},
     explain::Explainer,
     host::clock::monotonic_ns,
     measure::threads,
@@ -35,7 +35,13 @@ pub(super) struct Watched {
 
 impl Watch {
     /// Makes attached probes see an instance that is about to be launched from the thread `launcher`.
-    pub(super) fn start(probes: &mut Probes, instance: &dyn Instance, scope: u16, launcher: u32) -> Result<Self> {
+    pub(super) fn start(
+        probes: &mut Probes,
+        instance: &dyn Instance,
+        scope: u16,
+        launcher: u32,
+        fault_prices: FaultPrices,
+    ) -> Result<Self> {
         let device = match instance.device() {
             Some(Device { name, index }) => probes.watch_device(&name, index, scope)?.map(|probe| (name, probe)),
             None => None,
@@ -69,6 +75,7 @@ impl Watch {
             bystanders,
             rules: instance.roles(),
             untimed_fault_ns: probes.untimed_fault_ns(),
+            fault_prices,
         });
         Ok(Self { scope, device, daemons, thread_roles: instance.thread_roles(), explainer })
     }

@@ -19,7 +19,7 @@ pub use explanation::Explanation;
 pub use single_events::declare as declare_single_events;
 
 use crate::{
-    correlate::{Bystander, Histories, Marker, Missing, NamedThread, Names, Phase, Source, View, phases},
+    correlate::{Bystander, FaultPrices, Histories, Marker, Missing, NamedThread, Names, Phase, Source, View, phases},
     probe::{DeviceCounts, Lost, Record, Recording},
 };
 use sandscope_ebpf::event::Kind;
@@ -69,6 +69,7 @@ pub struct Explainer {
     lost: Lost,
     missing: Missing,
     start: Option<Start>,
+    timed_faults: FaultPrices,
     windows: usize,
     rows: explanation::Rows,
     is_fed: bool,
@@ -83,6 +84,11 @@ impl Explainer {
     /// Where its records come from.
     pub fn source(&self) -> &Source {
         self.histories.source()
+    }
+
+    /// What page faults took that were timed in its first recording, by role.
+    pub fn timed_faults(&self) -> &FaultPrices {
+        &self.timed_faults
     }
 
     /// Takes in what was recorded since the last call, records of this instance alone, and explains what they complete. `named` are
@@ -104,6 +110,7 @@ impl Explainer {
         }
         let view = View { records: &recording.records, histories: &self.histories, names };
         if self.start.is_none() {
+            self.timed_faults = self.histories.timed_faults();
             self.start = Some(Start::of(&view, course, launch_ns));
         }
         let new: Vec<_> = course.windows().skip(self.windows).collect();

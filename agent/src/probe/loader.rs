@@ -71,7 +71,8 @@ pub(super) struct Programs {
     pub(super) missing: Vec<Missing>,
     scopes: ScopeTable,
     hooks: Vec<(&'static Definition, Hook)>,
-    links: Vec<Link>,
+    /// Of each program that is attached.
+    links: Vec<(&'static str, Link)>,
 }
 
 impl Programs {
@@ -197,8 +198,29 @@ impl Programs {
         super::interrupt::forget(&mut self.ebpf)?;
         let (ebpf, hooks) = (&mut self.ebpf, &self.hooks);
         self.links = tracefs::with_tracefs(|_| {
-            hooks.iter().map(|(_, hook)| attach(ebpf, hook)).collect::<anyhow::Result<_>>()
+            hooks.iter().map(|(_, hook)| Ok((hook.program, attach(ebpf, hook)?))).collect::<anyhow::Result<_>>()
         })??;
+        Ok(())
+    }
+
+    /// Whether a program is attached.
+    pub(super) fn is_attached(&self, program: &str) -> bool {
+        self.links.iter().any(|(attached, _)| *attached == program)
+    }
+
+    /// Attaches one program, or takes it away, while the others stay as they are. One that this kernel did not take stays away.
+    ///
+    /// # Errors
+    /// When the kernel refuses what it allowed when it was loaded.
+    pub(super) fn set_attached(&mut self, program: &str, attached: bool) -> anyhow::Result<()> {
+        if !attached {
+            self.links.retain(|(name, _)| *name != program);
+        } else if !self.is_attached(program)
+            && let Some((_, hook)) = self.hooks.iter().find(|(_, hook)| hook.program == program)
+        {
+            let link = tracefs::with_tracefs(|_| attach(&mut self.ebpf, hook))??;
+            self.links.push((hook.program, link));
+        }
         Ok(())
     }
 

@@ -77,6 +77,12 @@ pub fn histories(
         duty: Duty::Acts,
         until_ns: Some(spawned_ns),
     };
-    let source = Source { scope, bystanders: vec![launcher], rules, untimed_fault_ns: probes.untimed_fault_ns() };
+    let source = Source {
+        scope,
+        bystanders: vec![launcher],
+        rules,
+        untimed_fault_ns: probes.untimed_fault_ns(),
+        ..Source::default()
+    };
     (Histories::of(&recording.records, source, &[]), names)
 }

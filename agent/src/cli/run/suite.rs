@@ -9,7 +9,7 @@ use crate::{
     },
     correlate::Names,
     experiment::{
-        Arms, Guests, Stage,
+        Arms, FaultTimes, Guests, Stage,
         conditions::Conditions,
         kind,
         suite::{Cell, FINGERPRINT, Plan, Resumed, Suite, Unfinished, unfinished},
@@ -194,6 +194,7 @@ async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, outpu
         launcher: Arc::new(Launcher::spawn()?),
         probes,
         names: Names::of_running_kernel(),
+        fault_times: FaultTimes::default(),
         network: conditions.network,
         resources: conditions.resources(),
         cpus: conditions.cpus.clone(),

@@ -15,7 +15,6 @@ use super::{
     statistics::{median, quantile},
 };
 use crate::{
-    correlate::Names,
     host::clock::unix_ns,
     measure::{host_load, page_cache::CacheState},
     probe::Aggregate,
@@ -138,7 +137,7 @@ impl Idle {
             let place = Place::new(dataset.run_id(), run_directory, position)?;
             let (ended, window) = self.watching.watch(stage, aggregate, &subject, place).await;
             progress.ended(&ended.observation);
-            kept[cell.sandbox].push(self.write(ended, window, &mut stage.names, &mut dataset)?);
+            kept[cell.sandbox].push(self.write(ended, window, stage, &mut dataset)?);
             dataset.flush().context("the results so far are kept; what comes next can't be written")?;
         }
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -161,10 +160,11 @@ impl Idle {
         &self,
         ended: Ended,
         window: Option<Window>,
-        names: &mut Names,
+        stage: &mut Stage,
         dataset: &mut Dataset,
     ) -> Result<Result<WindowSummary, String>> {
-        let (observation, explanation) = ended.explain(names);
+        let (observation, explanation) = ended.explain(stage);
+        let names = &mut stage.names;
         let window = match (window, &observation.outcome) {
             (Some(window), Ok(_)) => {
                 let guest = self.guests.of_sandbox(&observation.sandbox);

@@ -101,7 +101,7 @@ impl Memory {
             let series = Series::new(self.together, subject, stage, run_directory, &mut dataset, progress, fault_ns);
             let (ended, gathered) = series.run(&mut position).await?;
             for ended in ended {
-                let (observation, explanation) = ended.explain(&mut stage.names);
+                let (observation, explanation) = ended.explain(stage);
                 rows::append(&observation, explanation, &mut dataset)?;
             }
             dataset.flush()?;

@@ -113,7 +113,9 @@ async fn ask(
             trial.fail(&error);
         }
     }
-    stage.begin_recording(cell.probes)?;
+    if let Some(first) = trials.first() {
+        stage.begin_recording(first.observation())?;
+    }
     for trial in &mut trials {
         if let Err(error) = trial.watch(stage) {
             trial.fail(&error);

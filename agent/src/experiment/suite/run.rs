@@ -90,7 +90,7 @@ impl Suite {
                     watching.append(window, of, &mut stage.names, guest, &mut dataset)?;
                 }
                 for ended in ended {
-                    let (observation, explanation) = ended.explain(&mut stage.names);
+                    let (observation, explanation) = ended.explain(stage);
                     outcome.lost_events_count += explanation.lost();
                     outcome.instances_count += 1;
                     outcome.failed_count += u32::from(observation.outcome.is_err());

@@ -20,7 +20,8 @@ const TRACEPOINT: &str = "page_fault_user";
 /// Of so many faults on a CPU one is timed: that costs some 0.6 µs, as much as a simple fault itself.
 const TIMED_OF: u64 = 16;
 
-const TIMED: Hook = Hook { program: "minor_fault_event", event: Software(SoftwareEvent::PageFaultsMin, TIMED_OF) };
+pub(super) const TIMED: Hook =
+    Hook { program: "minor_fault_event", event: Software(SoftwareEvent::PageFaultsMin, TIMED_OF) };
 
 pub(super) const PROBE: Definition = Definition {
     name: "memory",

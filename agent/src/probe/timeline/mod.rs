@@ -137,6 +137,20 @@ impl Probes {
         Ok(())
     }
 
+    /// Times some page faults from now on, as attached probes do at first, or only counts them: what times them makes every fault of the
+    /// host dearer.
+    ///
+    /// # Errors
+    /// When the kernel refuses what it allowed when the probes were loaded.
+    pub fn time_faults(&mut self, timed: bool) -> anyhow::Result<()> {
+        self.programs.set_attached(memory::TIMED.program, timed)
+    }
+
+    /// Whether page faults are timed.
+    pub fn times_faults(&self) -> bool {
+        self.programs.is_attached(memory::TIMED.program)
+    }
+
     /// Nanoseconds of a page fault that lie outside of what is timed of it; 0 before the probes were attached.
     pub fn untimed_fault_ns(&self) -> u64 {
         self.untimed_fault_ns.unwrap_or(0)
