@@ -18,7 +18,7 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SCOPE: u16 = 9;
@@ -341,19 +341,27 @@ fn who_is_asked_outside_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
+    let (tell, answered) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut stream = stream;
+        for mut stream in listener.incoming().flatten() {
             let _ = stream.read_exact(&mut [0]);
+            let asked = Instant::now();
             std::thread::sleep(ANSWER);
+            let _ = tell.send(asked.elapsed());
             let _ = std::io::Write::write_all(&mut stream, b"!");
         }
     });
-    for beside in ["none", "spin,nice", "poll"] {
+    // On one CPU, threads beside it also have it between the question and the wait for the answer.
+    let alone = std::thread::available_parallelism().unwrap().get() < 2;
+    let all = ["none", "spin,nice", "poll"];
+    for beside in if alone { &all[..1] } else { &all } {
         let test = "who_is_asked_outside_is_waited_for";
         let Some((_, parts)) = race(test, beside, &format!("ask:{}", path.display())) else { return };
-        let outside = of(&parts, Category::Outside);
-        assert!((59_000_000..70_000_000).contains(&outside), "{beside}: {outside} ns for somebody outside");
+        let outside = Duration::from_nanos(of(&parts, Category::Outside));
+        let answer = answered.recv().unwrap();
+        // It may also take a while until they have a CPU for it.
+        let right = answer.saturating_sub(Duration::from_millis(3))..answer + Duration::from_millis(12);
+        assert!(right.contains(&outside), "{beside}: {outside:?} for somebody outside who took {answer:?}");
     }
 }
 
