@@ -1,5 +1,7 @@
-//! `cargo xtask bench`: what looking costs. Each part is a file that gives a section of `docs/cost.md`.
+//! `cargo xtask bench`: what looking costs. Each part is a file that gives a section of `docs/cost.md`. `cargo xtask bench causes` asks
+//! instead what it finds.
 
+mod causes;
 mod events;
 mod footprint;
 mod observer;
@@ -18,15 +20,28 @@ use xshell::{Shell, cmd};
 /// How thoroughly.
 #[derive(clap::Args)]
 pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Runs of each victim with each observer, interleaved; the medians are shown.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Folder with the programs to measure, such as `target/debug`; without it they are built with optimisation.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", global = true)]
     programs: Option<PathBuf>,
-    /// Only print the page, leave `docs/cost.md` as it is.
-    #[arg(long)]
+    /// Only print the page, leave the one in `docs` as it is.
+    #[arg(long, global = true)]
     dry_run: bool,
+}
+
+/// What is asked instead.
+#[derive(clap::Subcommand)]
+enum What {
+    /// Whether `explain` names causes that are known, and finds nothing where they are not; writes docs/causes.md.
+    Causes {
+        /// Only scenes whose name has this word in it; implies `--dry-run`.
+        #[arg(long, value_name = "WORD")]
+        only: Option<String>,
+    },
 }
 
 /// Measures, and writes the page.
@@ -34,9 +49,6 @@ pub struct Arguments {
 /// # Errors
 /// When a program can't be built or run.
 pub fn execute(shell: &Shell, arguments: &Arguments) -> Result<()> {
-    for name in ["perf", "bpftrace"] {
-        setup::ensure_program(shell, name)?;
-    }
     let programs = match &arguments.programs {
         Some(folder) => folder.canonicalize().with_context(|| format!("no folder {}", folder.display()))?,
         None => {
@@ -44,6 +56,13 @@ pub fn execute(shell: &Shell, arguments: &Arguments) -> Result<()> {
             target().join("release")
         }
     };
+    if let Some(What::Causes { only }) = &arguments.what {
+        let page = causes::page(shell, &programs, only.as_deref())?;
+        return causes::keep(&page, arguments.dry_run || only.is_some());
+    }
+    for name in ["perf", "bpftrace"] {
+        setup::ensure_program(shell, name)?;
+    }
     let sections = [
         events::section(&programs)?,
         storms::section(&programs, arguments.rounds)?,
