@@ -23,8 +23,13 @@ pub struct Saving {
 
 /// A part of the path that is less than this share of it is not taken away: the prediction would say nothing.
 const LEAST_SHARE: f64 = 0.01;
-/// Parts that are taken away at most, the largest; each is one replay.
+/// Parts that are taken away at most, the largest; each is one replay, and so is the whole.
 const MOST: usize = 24;
+/// Replays at a time: they look at the same spans, and most of the time of one goes into waiting for these to come from memory.
+const LANES: usize = 5;
+
+/// Something of each of these replays.
+type Lanes<T> = [T; LANES];
 
 /// A span among all, and how far into it.
 #[derive(Clone, Copy)]
@@ -98,15 +103,20 @@ impl Graph<'_> {
             return Vec::new();
         }
         let Some(replay) = Replay::of(self) else { return Vec::new() };
+        // First with nothing taken away.
+        let taken: Vec<Option<Charge>> =
+            std::iter::once(None).chain(parts.iter().map(|&(charge, _)| Some(charge))).collect();
         let mut times = Times(Vec::new());
-        let whole_ns = replay.end_of(last, &vec![false; replay.key_of.len()], &mut times);
-        let mut savings: Vec<Saving> = parts
-            .into_iter()
-            .map(|(charge, time_ns)| {
-                let saves_ns = whole_ns.saturating_sub(replay.end_of(last, &replay.gone(&charge), &mut times));
-                Saving { charge, time_ns, saves_ns }
-            })
+        let ends_ns: Vec<u64> = taken
+            .chunks(LANES)
+            .flat_map(|taken| replay.ends_of(last, &replay.gone(taken), &mut times).into_iter().take(taken.len()))
             .collect();
+        let saving = |((charge, time_ns), end_ns): ((Charge, u64), &u64)| Saving {
+            charge,
+            time_ns,
+            saves_ns: ends_ns[0].saturating_sub(*end_ns),
+        };
+        let mut savings: Vec<Saving> = parts.into_iter().zip(&ends_ns[1..]).map(saving).collect();
         savings.sort_by_key(|saving| std::cmp::Reverse(saving.saves_ns));
         savings
     }
@@ -188,70 +198,77 @@ impl<'g, 'a> Replay<'g, 'a> {
         *self.key_of.entry(charge).or_insert(next)
     }
 
-    /// Which keys are of what is taken away.
-    fn gone(&self, what: &Charge) -> Vec<bool> {
-        let mut gone = vec![false; self.key_of.len()];
+    /// Whether what has a key is taken away, by replay; where nothing is said, nothing is.
+    fn gone(&self, taken: &[Option<Charge>]) -> Vec<Lanes<bool>> {
+        let mut gone = vec![[false; LANES]; self.key_of.len()];
         for (charge, &key) in &self.key_of {
-            gone[key as usize] = charge == what || what.role.is_none() && charge.category == what.category;
+            for (gone, what) in gone[key as usize].iter_mut().zip(taken) {
+                *gone =
+                    what.is_some_and(|what| *charge == what || what.role.is_none() && charge.category == what.category);
+            }
         }
         gone
     }
 
-    /// When the last task would have come to the end, without what has these keys. What is in `times` does not matter.
-    fn end_of(&self, last: usize, gone: &[bool], times: &mut Times) -> u64 {
+    /// When the last task would have come to the end, without what is gone. What is in `times` does not matter.
+    fn ends_of(&self, last: usize, gone: &[Lanes<bool>], times: &mut Times) -> Lanes<u64> {
         times.0.clear();
-        times.0.resize(self.steps.len(), (0, 0));
+        times.0.resize(self.steps.len(), [(0, 0); LANES]);
         let is_gone = |step: &Step| gone[step.key as usize];
         for &event in &self.events {
-            let number = event / 2;
-            let step = &self.steps[number as usize];
+            let number = (event / 2) as usize;
+            let step = &self.steps[number];
             if event % 2 == 1 {
-                let begins_ns = times.begin(step);
-                let lasts_ns = if matches!(step.how, How::Alone) && is_gone(step) { 0 } else { step.time_ns };
-                times.0[number as usize] = (begins_ns, lasts_ns);
+                let (begins_ns, is_gone) = (times.begin(step), is_gone(step));
+                let vanishes = matches!(step.how, How::Alone);
+                for (lane, time) in times.0[number].iter_mut().enumerate() {
+                    *time = (begins_ns[lane], if vanishes && is_gone[lane] { 0 } else { step.time_ns });
+                }
                 continue;
             }
-            let comes = |other, way_ns, no_way| times.comes(other) + if no_way { 0 } else { way_ns };
-            let begins_ns = times.0[number as usize].0;
             match step.how {
                 How::Alone => {}
                 How::Until { other, way_ns } => {
-                    let come_ns = comes(other, way_ns, is_gone(step));
-                    times.0[number as usize].1 = come_ns.saturating_sub(begins_ns);
+                    let (come_ns, is_gone) = (times.comes(other), is_gone(step));
+                    for (lane, (begins_ns, lasts_ns)) in times.0[number].iter_mut().enumerate() {
+                        let come_ns = come_ns[lane] + if is_gone[lane] { 0 } else { way_ns };
+                        *lasts_ns = come_ns.saturating_sub(*begins_ns);
+                    }
                 }
                 How::Found { other, way_ns, wait } => {
-                    let is_needless = wait.is_some_and(|wait| is_gone(&self.steps[wait as usize]));
-                    let come_ns = comes(other, way_ns, is_needless || is_gone(step));
-                    // Its earlier looks have no part in it: there are as many as it takes.
-                    let begins_ns = begins_ns.min(come_ns);
-                    times.0[number as usize] = (begins_ns, come_ns - begins_ns);
+                    let (come_ns, is_gone_itself) = (times.comes(other), is_gone(step));
+                    let needless = wait.map_or([false; LANES], |wait| is_gone(&self.steps[wait as usize]));
+                    for (lane, (begins_ns, lasts_ns)) in times.0[number].iter_mut().enumerate() {
+                        let come_ns = come_ns[lane] + if needless[lane] || is_gone_itself[lane] { 0 } else { way_ns };
+                        // Its earlier looks have no part in it: there are as many as it takes.
+                        *begins_ns = (*begins_ns).min(come_ns);
+                        *lasts_ns = come_ns - *begins_ns;
+                    }
                 }
             }
         }
         let end = self.at(&mut self.graph.cursor(), last, self.graph.end_ns);
-        end.map_or(self.graph.end_ns, |at| times.comes(at))
+        end.map_or([self.graph.end_ns; LANES], |at| times.comes(at))
     }
 }
 
-/// When each span begins in the replay, and how long it lasts.
-struct Times(Vec<(u64, u64)>);
+/// When each span begins in the replays, and how long it lasts.
+struct Times(Vec<Lanes<(u64, u64)>>);
 
 impl Times {
-    fn begin(&self, step: &Step) -> u64 {
+    fn begin(&self, step: &Step) -> Lanes<u64> {
         match step.before {
-            Before::Nothing => step.start_ns,
+            Before::Nothing => [step.start_ns; LANES],
             Before::Span { span, gap_ns } => {
-                let (begins_ns, lasts_ns) = self.0[span as usize];
-                begins_ns + lasts_ns + gap_ns
+                self.0[span as usize].map(|(begins_ns, lasts_ns)| begins_ns + lasts_ns + gap_ns)
             }
-            Before::Birth { parent, delay_ns } => self.comes(parent) + delay_ns,
+            Before::Birth { parent, delay_ns } => self.comes(parent).map(|come_ns| come_ns + delay_ns),
         }
     }
 
-    /// When a task comes, in the replay, to an instant of the recording.
-    fn comes(&self, at: At) -> u64 {
-        let (begins_ns, lasts_ns) = self.0[at.span as usize];
+    /// When a task comes, in the replays, to an instant of the recording.
+    fn comes(&self, at: At) -> Lanes<u64> {
         // A span is done as it was, or not at all; a wait that became shorter is over then.
-        begins_ns + at.done_ns.min(lasts_ns)
+        self.0[at.span as usize].map(|(begins_ns, lasts_ns)| begins_ns + at.done_ns.min(lasts_ns))
     }
 }
