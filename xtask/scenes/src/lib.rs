@@ -9,6 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long a program that has much to initialise does so.
+pub const INITIALISATION: Duration = Duration::from_millis(40);
+
 /// What is longer than this is no request of ours.
 const MAX_HEAD: usize = 16 << 10;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\nHello from sandscope\n";

@@ -10,7 +10,10 @@ mod condition;
 mod observed;
 mod scene;
 
-use crate::root::{root, target};
+use crate::{
+    root::{root, target},
+    workloads,
+};
 use anyhow::{Context, Result};
 use condition::Condition;
 use observed::{Finding, Observed};
@@ -30,6 +33,7 @@ const TURNS: u32 = 3;
 /// # Errors
 /// When the scenes can't be built, or one can't be run.
 pub fn page(shell: &Shell, programs: &Path, only: Option<&str>) -> Result<String> {
+    workloads::rust(shell)?;
     let folder = build(shell)?;
     let bench = Bench { programs, folder: &folder, results: tempfile::tempdir()? };
     let mut judged = Vec::new();

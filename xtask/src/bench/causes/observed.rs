@@ -1,6 +1,7 @@
 //! What sandscope measured in a scene, and what it says of it.
 
 use super::scene::{Experiment, Scene};
+use crate::root::target;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
@@ -103,7 +104,11 @@ pub(super) fn observe(
     times: u32,
     out: &Path,
 ) -> Result<Observed> {
-    let sandscope = || Command::new(programs.join("sandscope"));
+    let sandscope = || {
+        let mut command = Command::new(programs.join("sandscope"));
+        command.env("SANDSCOPE_WORKLOADS", target().join("workloads"));
+        command
+    };
     let mut run = sandscope();
     run.args(["run", scene.experiment.name(), "--json", "--sandbox", sandbox, "--workload", workload]);
     run.args(["-n", &times.to_string()]).args(scene.options).arg("--out").arg(out);

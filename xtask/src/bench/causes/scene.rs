@@ -96,7 +96,12 @@ const PROCESS: Scene = Scene {
 };
 
 /// One that serves and is asked nothing.
-const IDLE: Scene = Scene { experiment: Experiment::Idle, options: &["--for", "3s"], right: Right::Unknown, ..PROCESS };
+const IDLE: Scene = Scene {
+    experiment: Experiment::Idle,
+    options: &["--settle", "1", "--window", "3"],
+    right: Right::Unknown,
+    ..PROCESS
+};
 
 /// All scenes.
 pub(super) const SCENES: [Scene; 13] = [
@@ -138,6 +143,7 @@ pub(super) const SCENES: [Scene; 13] = [
         name: "restart",
         cause: "A program that executes itself and initialises twice",
         workload: "restarts",
+        healthy: "initialises",
         rule: "self_exec",
         names: &["restarts"],
         ..PROCESS
@@ -222,7 +228,7 @@ pub(super) const SCENES: [Scene; 13] = [
         cause: "A thread that polls a pipe whose other end is closed",
         workload: "polls",
         rule: "busy_thread",
-        names: &["poll"],
+        names: &["`poll`"],
         ..IDLE
     },
 ];
