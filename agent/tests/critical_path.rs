@@ -183,17 +183,21 @@ fn on_disk() -> tempfile::NamedTempFile {
     file
 }
 
+/// How long somebody may be seen asleep who asked for so many milliseconds: what the call does before it sleeps is a part of the time
+/// that was asked for, and a timer may be late.
+fn asleep(ms: u64) -> std::ops::RangeInclusive<u64> {
+    let asked_ns = ms * 1_000_000;
+    asked_ns - asked_ns / 50..=asked_ns + asked_ns / 10
+}
+
 #[test]
 fn a_wait_for_a_timer_is_one_whatever_others_do_beside_it() {
-    const SLEEP_NS: u64 = 60_000_000;
     let disk = on_disk();
     for beside in bystanders(disk.path()) {
         let test = "a_wait_for_a_timer_is_one_whatever_others_do_beside_it";
         let Some((wall_ns, parts)) = race(test, &beside, "sleep:60") else { return };
         let timer = of(&parts, Category::Timer);
-        // What the call does before it sleeps is a part of the time that it asked for.
-        let right = SLEEP_NS - SLEEP_NS / 50..=SLEEP_NS + SLEEP_NS / 10;
-        assert!(right.contains(&timer), "{beside}: {timer} ns of {wall_ns}");
+        assert!(asleep(60).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
     }
 }
 
@@ -208,7 +212,7 @@ fn sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them() {
         let test = "sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them";
         let Some((wall_ns, parts)) = race(test, beside, "sleeps:6") else { return };
         let timer = of(&parts, Category::Timer);
-        assert!((60_000_000..=66_000_000).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
+        assert!(asleep(60).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
     }
 }
 
@@ -329,9 +333,11 @@ fn who_is_joined_is_on_the_path_with_what_it_waits_for() {
     let test = "who_is_joined_is_on_the_path_with_what_it_waits_for";
     for beside in ["none", "poll", "touch"] {
         let Some((_, parts)) = race(test, beside, "join:60") else { return };
-        let (timer, user) = (of(&parts, Category::Timer), of(&parts, Category::User) + of(&parts, Category::Runnable));
-        assert!((60_000_000..66_000_000).contains(&timer), "{beside}: {timer} ns asleep");
-        assert!((5_000_000..15_000_000).contains(&user), "{beside}: {user} ns computed");
+        let timer = of(&parts, Category::Timer);
+        let computed = [Category::User, Category::Fault, Category::Interrupt, Category::Runnable];
+        let computed = computed.map(|category| of(&parts, category)).iter().sum::<u64>();
+        assert!(asleep(60).contains(&timer), "{beside}: {timer} ns asleep");
+        assert!((4_900_000..15_000_000).contains(&computed), "{beside}: {computed} ns computed");
     }
 }
 
