@@ -18,6 +18,8 @@ pub const PART_BYTES: usize = 48;
 pub const PARTS: usize = 5;
 /// Functions kept of a stack in the kernel, the innermost ones.
 pub const STACK_FRAMES: usize = 24;
+/// Functions kept of a stack in user space, the innermost ones.
+pub const USER_FRAMES: usize = 64;
 
 /// Which record follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,11 +63,13 @@ pub enum Kind {
     Object = 17,
     /// [`WaitStack`]: where in the kernel a task in scope has waited.
     WaitStack = 18,
+    /// [`Sample`]: where in user space a task in scope is.
+    Sample = 19,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
 
     /// All kinds, in the order of their discriminants.
     pub const ALL: [Self; Self::COUNT] = [
@@ -88,6 +92,7 @@ impl Kind {
         Self::Traps,
         Self::Object,
         Self::WaitStack,
+        Self::Sample,
     ];
 }
 
@@ -262,6 +267,18 @@ pub struct WaitStack {
     pub header: Header,
     /// Return addresses, the innermost first, without the scheduler's own functions and those that take locks; zeroes after the last.
     pub frames: [u64; STACK_FRAMES],
+}
+
+/// Where in user space a task in scope was when its CPU's clock ticked.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sample {
+    /// The thread.
+    pub header: Header,
+    /// Where a function that has made no frame of its own returns to; 0 where that could not be read.
+    pub leaf_return: u64,
+    /// The instruction pointer and return addresses by frame pointers, the innermost first; zeroes after the last.
+    pub frames: [u64; USER_FRAMES],
 }
 
 /// A system call of a task in scope returned.

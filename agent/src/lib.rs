@@ -24,6 +24,7 @@ pub mod role;
 pub mod sandbox;
 pub mod statistics;
 pub mod steady;
+pub mod symbols;
 pub mod workload;
 
 #[doc(hidden)]

@@ -6,7 +6,7 @@ mod common;
 
 use common::{histories, probes, spawn_in_scope, subject};
 use sandscope::{
-    correlate::{Category, Element, Graph, Histories, Names, folded},
+    correlate::{Category, Element, Graph, Histories, Names, Source, folded},
     host::clock::monotonic_ns,
     probe::{Options, Probes, Record, Recording},
     role::RoleRule,
@@ -112,7 +112,8 @@ fn record_while(probes: &mut Probes, command: &mut Command, meanwhile: impl FnOn
     assert!(status.success(), "{command:?}: {status}");
     let recording = probes.take().unwrap();
     assert_eq!(recording.lost.all(), 0);
-    let (histories, names) = histories(&recording, (SCOPE, RULES), spawned_ns, probes);
+    let (histories, names) =
+        histories(&recording, Source { scope: SCOPE, rules: RULES, ..Source::default() }, spawned_ns, probes);
     Recorded { recording, histories, names, pid, printed }
 }
 

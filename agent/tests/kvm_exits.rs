@@ -10,7 +10,8 @@ mod common;
 use common::{aggregate, probes, spawn_in_scope, spawn_marked};
 use sandscope::{
     correlate::{
-        Category, Element, ExitCount, Graph, Histories, History, Names, Span, ThreadTotals, View, exits, threads,
+        Category, Element, ExitCount, Graph, Histories, History, Names, Source, Span, ThreadTotals, View, exits,
+        threads,
     },
     probe::{Limits, Options, Probes, Record, Recording},
     role::RoleRule,
@@ -87,7 +88,8 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
         return None;
     }
     let end_ns = recording.records.last().unwrap().header().at_ns;
-    let (histories, names) = common::histories(&recording, (SCOPE, RULES), spawned_ns, probes);
+    let (histories, names) =
+        common::histories(&recording, Source { scope: SCOPE, rules: RULES, ..Source::default() }, spawned_ns, probes);
     let spans: Vec<_> = histories.tasks.iter().map(|task| task.spans(start_ns, end_ns)).collect();
     let view = View { records: &recording.records, histories: &histories, names: &names };
     let exits = exits(&view, &(0..u64::MAX));

@@ -16,7 +16,7 @@ use common::{
 };
 use sandscope::{
     correlate::Names,
-    probe::{ExitReasons, Limits, Options},
+    probe::{Limits, Options},
     record::{Dataset, Manifest},
     steady::{Attached, GuestSymbols, Target, Translators, Window},
 };
@@ -136,7 +136,7 @@ fn qemu_linux_that_runs_already_is_explained_by_its_exits() {
 
     let out = tempfile::tempdir().unwrap();
     let mut dataset = Dataset::create(out.path(), Ulid::generate(), &Manifest::new("attach", 0)).unwrap();
-    let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
+    let mut names = Names::of_running_kernel();
     window.learn(&mut names);
     Window::declare(&mut dataset).unwrap();
     window.append("1", None, &Translators { names: &names, guest: Some(&symbols) }, &mut dataset).unwrap();

@@ -21,6 +21,7 @@ mod net;
 mod object;
 mod pickup;
 mod ring;
+mod sample;
 mod sched;
 mod scope;
 mod syscall;

@@ -4,7 +4,7 @@ use super::{BadRequest, Interrupted, output::Output, print, privilege, run::inte
 use crate::{
     correlate::Names,
     host::clock::unix_ns,
-    probe::{Aggregate, ExitReasons, Limits},
+    probe::{Aggregate, Limits},
     record::{Dataset, Manifest, Outcome, tables},
     report::{memory::ContentReport, window::WindowReport},
     steady::{
@@ -103,7 +103,7 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
         dataset.declare::<tables::PageScan>()?;
     }
     let interrupted = interruption()?;
-    let mut names = Names { exits: ExitReasons::of_running_kernel(), ..Names::default() };
+    let mut names = Names::of_running_kernel();
     let mut attached = Attached::to(found.clone(), aggregate)?;
     let deadline = Instant::now() + arguments.time;
     let mut drawn = 0;

@@ -158,6 +158,9 @@ pub(crate) struct ColdStartArguments {
     /// Do not record system calls: less observer effect, but user and kernel time are not told apart.
     #[arg(long)]
     no_syscalls: bool,
+    /// Stacks that are recorded: of long waits in the kernel, of these and of own code each millisecond, or none.
+    #[arg(long, value_enum, default_value_t = probe::Stacks::Waits)]
+    stacks: probe::Stacks,
     /// Instances whose single events are written too, for traces: of each kind the first one with probes, all, or none.
     #[arg(long, value_enum, default_value_t = Timelines::First)]
     timeline: Timelines,
@@ -261,7 +264,11 @@ impl Setting {
 async fn cold_start(arguments: &ColdStartArguments) -> Result<ExitCode> {
     let common = &arguments.common;
     common.check()?;
-    let options = probe::Options { ring_bytes: arguments.ring_buffer_bytes, syscalls: !arguments.no_syscalls };
+    let options = probe::Options {
+        ring_bytes: arguments.ring_buffer_bytes,
+        syscalls: !arguments.no_syscalls,
+        stacks: arguments.stacks,
+    };
     let (probes, missing) = load_probes((!arguments.no_probes).then_some(options));
     let arms = match (&probes, arguments.no_observer_effect) {
         (None, _) => Arms::Bare,
@@ -346,11 +353,12 @@ impl Common {
 }
 
 impl ColdStartArguments {
-    fn conditions(&self) -> [(String, String); 4] {
+    fn conditions(&self) -> [(String, String); 5] {
         [
             condition("instances_per_arm", self.instances),
             condition("ring_buffer_bytes", self.ring_buffer_bytes),
             condition("syscalls_recorded", !self.no_syscalls),
+            condition("stacks", self.stacks.name()),
             condition("timeline", self.timeline.name()),
         ]
     }

@@ -186,6 +186,19 @@ pub struct History {
     pub(super) object: Option<(u64, Text)>,
     /// Where the wait is that is about to end.
     pub(super) stack: Option<Stack>,
+    /// Where in user space it was at which instant.
+    pub(super) samples: Vec<Sampled>,
+}
+
+/// A look at a task.
+#[derive(Debug, Clone)]
+pub struct Sampled {
+    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+    /// Addresses in the functions of its stack that have a frame, and in the innermost, which is the first.
+    pub calls: Vec<u64>,
+    /// An address in the caller of the innermost one, if that has no frame.
+    pub leaf_caller: u64,
 }
 
 impl History {
@@ -210,6 +223,7 @@ impl History {
             fault_ns: 0,
             object: None,
             stack: None,
+            samples: Vec::new(),
         }
     }
 
@@ -228,8 +242,19 @@ impl History {
         self.roles[after.saturating_sub(1)].1
     }
 
+    /// Where in user space it was at which instants.
+    pub fn samples(&self) -> &[Sampled] {
+        &self.samples
+    }
+
+    /// The file that it had executed last at an instant, as that was given; `None` where it still runs its maker's program.
+    pub(super) fn program_at(&self, at_ns: u64) -> Option<Text> {
+        let after = self.executed.partition_point(|executed| executed.at_ns <= at_ns);
+        self.executed[..after].last().map(|executed| executed.path)
+    }
+
     /// Whether what it does is counted: the agent's own threads are not.
-    pub(super) fn is_counted(&self) -> bool {
+    pub fn is_counted(&self) -> bool {
         self.member || self.duty == Some(Duty::Serves)
     }
 

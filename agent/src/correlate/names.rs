@@ -1,11 +1,16 @@
 //! What numbers in records mean: causes of wake-ups, reasons of exits, system calls.
 
-use super::{ioctl::request_name, stacks::called_from};
+use super::{history::Sampled, ioctl::request_name, stacks::called_from};
 use crate::{
     host::kallsyms::KernelSymbols,
     probe::{ExitReasons, Record, syscall_name},
+    symbols::Symbols,
 };
 use sandscope_ebpf::event::{PAGE_FAULT, WakeCause};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 /// Translators of numbers into names.
 #[derive(Debug, Default)]
@@ -14,6 +19,8 @@ pub struct Names {
     pub symbols: KernelSymbols,
     /// Reasons of KVM exits.
     pub exits: ExitReasons,
+    /// Functions of programs, by where these are on the host; must have learnt of the program, see [`Names::learn_programs`].
+    programs: HashMap<PathBuf, Symbols>,
 }
 
 impl Names {
@@ -41,6 +48,25 @@ impl Names {
 }
 
 impl Names {
+    /// Reads the functions of programs that are new. Of what can't be read there are none.
+    pub fn learn_programs<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
+        for file in files {
+            if !self.programs.contains_key(file) {
+                self.programs.insert(file.to_owned(), Symbols::read(file).unwrap_or_default());
+            }
+        }
+    }
+
+    /// The functions that a task was in, the innermost first; `None` for those without a name.
+    pub fn functions_of<'a>(&'a self, program: &Path, sampled: &'a Sampled) -> impl Iterator<Item = Option<&'a str>> {
+        let symbols = self.programs.get(program);
+        let innermost = sampled.calls.first().copied();
+        let is_frameless = |address| symbols.is_some_and(|symbols| symbols.is_frameless(address));
+        let caller = innermost.filter(|&address| is_frameless(address)).map(|_| sampled.leaf_caller);
+        let calls = innermost.into_iter().chain(caller).chain(sampled.calls.iter().skip(1).copied());
+        calls.map(move |address| symbols?.function(address))
+    }
+
     /// The kernel's functions at these addresses.
     pub fn functions(&self, addresses: &[u64]) -> Vec<&str> {
         addresses.iter().map(|&address| self.symbols.function(address)).collect()

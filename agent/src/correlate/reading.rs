@@ -5,10 +5,11 @@ use super::{
     fault_prices::{FaultPrices, Timed},
     file_calls::Transfer,
     history::{
-        Birth, Bystander, Call, Crossing, Executed, History, Interruptions, Move, NamedThread, OpenCall, Running, Wake,
+        Birth, Bystander, Call, Crossing, Executed, History, Interruptions, Move, NamedThread, OpenCall, Running,
+        Sampled, Wake,
     },
     names::{Called, Cause},
-    stacks::Stacks,
+    stacks::{Stacks, called_from},
     texts::{Text, Texts},
 };
 use crate::{
@@ -23,6 +24,7 @@ use sandscope_ebpf::{
 use std::{
     collections::{HashMap, HashSet},
     mem::take,
+    path::{Path, PathBuf},
 };
 
 /// `TASK_DEAD` in `task_struct.__state`: switched out for the last time.
@@ -44,6 +46,8 @@ pub struct Source {
     pub untimed_fault_ns: u64,
     /// What page faults of instances that are like this one took, for records whose faults were not timed.
     pub fault_prices: FaultPrices,
+    /// Files that it executes, as it calls them, with where they are on the host: whose functions can be looked up.
+    pub programs: Vec<(String, PathBuf)>,
 }
 
 impl Source {
@@ -162,6 +166,7 @@ impl Histories {
             let crossings = history.crossings.partition_point(|&(at, _)| at < at_ns);
             history.crossings.drain(..crossings.saturating_sub(1));
             history.interruptions.retain(|&(at, _)| at >= at_ns);
+            history.samples.clear();
             places[place] = Some(kept.len());
             kept.push(history);
         }
@@ -177,6 +182,34 @@ impl Histories {
         self.by_tid = take(&mut self.by_tid).into_iter().filter_map(|(tid, task)| Some((tid, moved(task)?))).collect();
         self.cpus.clear();
         self.tasks = kept;
+    }
+
+    /// Where on the host the programs are that tasks have executed, as far as the source knows.
+    pub fn executed_programs(&self) -> impl Iterator<Item = &Path> {
+        let executed: HashSet<Text> =
+            self.tasks.iter().flat_map(|task| &task.executed).map(|executed| executed.path).collect();
+        let known = self.source.programs.iter();
+        known
+            .filter(move |(name, _)| self.texts.find(name).is_some_and(|name| executed.contains(&name)))
+            .map(|(_, file)| file.as_path())
+    }
+
+    /// Where on the host the program is that a task runs at an instant, if that is one of the source's.
+    pub fn program_of(&self, task: usize, at_ns: u64) -> Option<&Path> {
+        let (mut task, mut at_ns) = (task, at_ns);
+        // Each maker was born before who it made; records may say otherwise.
+        for _ in 0..self.tasks.len() {
+            let history = &self.tasks[task];
+            match history.program_at(at_ns).map(|path| self.texts.get(path)) {
+                // A descriptor of its own: itself again, or a copy that nobody can change meanwhile. So it is what its maker was.
+                Some(path) if !["/proc/", "/dev/fd/"].iter().any(|own| path.starts_with(own)) => {
+                    let known = self.source.programs.iter().find(|(name, _)| name == path);
+                    return known.map(|(_, file)| file.as_path());
+                }
+                _ => (task, at_ns) = history.born.map(|born| (born.parent, born.at_ns))?,
+            }
+        }
+        None
     }
 
     /// When a vCPU entered `KVM_RUN` for the first time.
@@ -250,6 +283,13 @@ impl Histories {
             Record::WaitStack(stack) => {
                 let stack = self.stacks.keep(&stack.frames, header.flags != 0);
                 self.task(header.tid).stack = Some(stack);
+            }
+            Record::Sample(sample) => {
+                let mut frames = sample.frames.iter().copied().take_while(|&frame| frame != 0);
+                // The first is where it is, the others are where it will return to.
+                let calls = frames.next().into_iter().chain(frames.map(called_from)).collect();
+                let leaf_caller = called_from(sample.leaf_return);
+                self.task(header.tid).samples.push(Sampled { at_ns: header.at_ns, calls, leaf_caller });
             }
             Record::Object(object) => {
                 if let Some(text) = object_text(object) {

@@ -4,7 +4,8 @@ use super::{Bystander, Duty, FaultPrices, Histories, Source, Span, fault_prices:
 use crate::{probe::Record, role::RoleRule};
 use bytemuck::Zeroable;
 use sandscope_ebpf::event::{
-    Block, Exec, Header, Kind, NO_SYSCALL, Object, ObjectKind, Switch, Syscall, TaskNew, WaitStack, Wake, WakeCause,
+    Block, Exec, Header, Kind, NO_SYSCALL, Object, ObjectKind, Sample, Switch, Syscall, TaskNew, WaitStack, Wake,
+    WakeCause,
 };
 
 pub const SCOPE: u16 = 3;
@@ -140,6 +141,13 @@ pub fn object(since_ns: u64, at_ns: u64, tid: u32, parts: &[&str]) -> Record {
         place[..part.len()].copy_from_slice(part.as_bytes());
     }
     Record::Object(Box::new(object))
+}
+
+/// A look at a thread that finds it at this address.
+pub fn sample(at_ns: u64, tid: u32, address: u64) -> Record {
+    let mut sample = Sample { header: header(at_ns, tid, Kind::Sample), ..Sample::zeroed() };
+    sample.frames[0] = address;
+    Record::Sample(Box::new(sample))
 }
 
 /// A read of 4 KiB that a thread queued.

@@ -8,6 +8,7 @@
 mod account;
 mod advice;
 mod case;
+mod code;
 mod differences;
 mod finding;
 mod pages;

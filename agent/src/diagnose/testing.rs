@@ -5,8 +5,8 @@ use crate::{
     record::{
         Dataset, Manifest, Outcome, SCHEMA_VERSION,
         tables::{
-            Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, Saving, Sched,
-            Thread, Wakeup, Window,
+            Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, Sample, Saving,
+            Sched, Thread, Wakeup, Window,
         },
     },
     results::Results,
@@ -104,6 +104,7 @@ pub struct Scene {
     pub block: Vec<(String, Block)>,
     /// Rows of `executions`.
     pub executions: Vec<(String, Execution)>,
+    samples: Vec<(String, Sample)>,
     /// Rows of `exits`.
     pub exits: Vec<(String, Exit)>,
     /// Rows of `wakeups`.
@@ -131,6 +132,7 @@ impl Scene {
             events: Vec::new(),
             block: Vec::new(),
             executions: Vec::new(),
+            samples: Vec::new(),
             exits: Vec::new(),
             wakeups: Vec::new(),
             guest_addresses: Vec::new(),
@@ -195,6 +197,20 @@ impl Scene {
         self.account(id, &instance, &[(share, part)]);
     }
 
+    /// Lets each start of a sandbox be found so often with this stack in its own code, on the critical path.
+    pub fn look(&mut self, sandbox: &str, role: &str, stack: &str, count: u32) {
+        let sample = Sample {
+            phase: "boot".to_owned(),
+            thread: 4,
+            role: role.to_owned(),
+            on_path: true,
+            program: None,
+            stack: stack.to_owned(),
+            count,
+        };
+        self.samples.extend(self.probed(sandbox).into_iter().map(|id| (id, sample.clone())));
+    }
+
     /// The instances of a sandbox, to be changed.
     pub fn instances_of(&mut self, sandbox: &str) -> impl Iterator<Item = &mut Instance> {
         self.instances.values_mut().filter(move |instance| instance.sandbox == sandbox)
@@ -246,6 +262,7 @@ impl Scene {
         append(&mut dataset, &self.events);
         append(&mut dataset, &self.block);
         append(&mut dataset, &self.executions);
+        append(&mut dataset, &self.samples);
         append(&mut dataset, &self.exits);
         append(&mut dataset, &self.windows);
         append(&mut dataset, &self.threads);

@@ -14,7 +14,8 @@ use crate::{
     explain::declare_single_events,
     host::clock::unix_ns,
     measure::{host_load, page_cache::CacheState},
-    record::{Dataset, Manifest, Outcome},
+    probe::Probes,
+    record::{Dataset, Manifest, Outcome, tables},
     sandbox::{Sandbox, run_dir::RunDirectory},
     workload::Workload,
 };
@@ -109,6 +110,9 @@ impl ColdStart {
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
         declare(&mut dataset)?;
+        if stage.probes.as_ref().is_some_and(Probes::take_samples) {
+            dataset.declare::<tables::Sample>()?;
+        }
         if self.timelines != Timelines::None {
             declare_single_events(&mut dataset)?;
             dataset.flush()?;

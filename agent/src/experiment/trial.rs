@@ -13,10 +13,10 @@ use super::{
     observation::{Ended, Observation, Recorded},
     stage::{Place, Stage, Subject},
     step::Taken,
-    watch::{Watch, Watched},
+    watch::{Watch, Watched, programs},
 };
 use crate::{
-    correlate::Marker,
+    correlate::{Marker, Source},
     explain,
     host::{
         clock::{monotonic_ns, unix_ns},
@@ -26,6 +26,7 @@ use crate::{
     probe::{DeviceCounts, FileSums, Probes, Recording},
     sandbox::{Instance, Readiness, Specification, launcher::Launcher, network::Offload, resources::CpuList},
     workload::{
+        Content,
         callback::{Callback, Receiver},
         client::{self, Exchange},
     },
@@ -68,6 +69,7 @@ pub struct Trial {
     watch: Option<Watch>,
     recorded: Option<Recorded>,
     static_file: Option<PathBuf>,
+    content: Content,
     /// Where it is asked once it is ready, if it can be asked.
     address: Option<SocketAddr>,
     /// Stays open until the end: the workload must not see its callback refused.
@@ -164,6 +166,7 @@ impl Trial {
             watch: None,
             recorded: None,
             static_file: subject.workload.static_file.clone(),
+            content: subject.workload.content.clone(),
             address: None,
             receiver: None,
         };
@@ -299,8 +302,15 @@ impl Trial {
         let instance = self.instance.as_deref().context("the instance was lost")?;
         let times = if probes.times_faults() { "its own" } else { "of others like it" };
         self.observation.conditions.insert("page_fault_times".to_owned(), times.to_owned());
-        let prices = stage.fault_times.prices(&self.observation.sandbox, &self.observation.workload);
-        self.watch = Some(Watch::start(probes, instance, self.scope, self.launcher.tid(), prices)?);
+        let source = Source {
+            scope: self.scope,
+            rules: instance.roles(),
+            untimed_fault_ns: probes.untimed_fault_ns(),
+            fault_prices: stage.fault_times.prices(&self.observation.sandbox, &self.observation.workload),
+            programs: programs(instance, &self.content),
+            bystanders: Vec::new(),
+        };
+        self.watch = Some(Watch::start(probes, instance, source, self.launcher.tid())?);
         Ok(())
     }
 

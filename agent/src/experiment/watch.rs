@@ -5,17 +5,18 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    correlate::{Bystander, Duty, FaultPrices, Source},
+    correlate::{Bystander, Duty, Source},
     explain::Explainer,
     host::clock::monotonic_ns,
     measure::threads,
     probe::{DeviceCounts, DeviceProbe, FileSums, Probes, Recording},
     role::ThreadRule,
     sandbox::{Daemon, Device, Instance},
+    workload::Content,
 };
 use anyhow::Result;
 use sandscope_ebpf::map::Membership;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 /// An instance that the probes see.
 pub(super) struct Watch {
@@ -34,14 +35,10 @@ pub(super) struct Watched {
 }
 
 impl Watch {
-    /// Makes attached probes see an instance that is about to be launched from the thread `launcher`.
-    pub(super) fn start(
-        probes: &mut Probes,
-        instance: &dyn Instance,
-        scope: u16,
-        launcher: u32,
-        fault_prices: FaultPrices,
-    ) -> Result<Self> {
+    /// Makes attached probes see an instance that is about to be launched from the thread `launcher`. The bystanders of `source` are
+    /// found here.
+    pub(super) fn start(probes: &mut Probes, instance: &dyn Instance, source: Source, launcher: u32) -> Result<Self> {
+        let scope = source.scope;
         let device = match instance.device() {
             Some(Device { name, index }) => probes.watch_device(&name, index, scope)?.map(|probe| (name, probe)),
             None => None,
@@ -70,13 +67,7 @@ impl Watch {
             };
             bystanders.extend(threads.into_iter().map(bystander));
         }
-        let explainer = Explainer::new(Source {
-            scope,
-            bystanders,
-            rules: instance.roles(),
-            untimed_fault_ns: probes.untimed_fault_ns(),
-            fault_prices,
-        });
+        let explainer = Explainer::new(Source { bystanders, ..source });
         Ok(Self { scope, device, daemons, thread_roles: instance.thread_roles(), explainer })
     }
 
@@ -152,4 +143,15 @@ pub(super) fn mark_threads(mark: impl Fn(u32), pid: i32) -> BTreeSet<u32> {
             marked.insert(tid);
         }
     }
+}
+
+/// Programs that an instance executes, as it calls them, with where they are on the host.
+pub(super) fn programs(instance: &dyn Instance, content: &Content) -> Vec<(String, PathBuf)> {
+    let as_on_host = instance.files().into_iter().map(|file| (file.display().to_string(), file));
+    // A program in a root file system of its own needs others for its functions than this one.
+    let inside = match content {
+        Content::Executable(file) => content.command().into_iter().next().map(|name| (name, file.clone())),
+        Content::Root(_) => None,
+    };
+    as_on_host.chain(inside).collect()
 }

@@ -84,6 +84,11 @@ impl Explanation {
         &self.start.savings
     }
 
+    /// Where in its programs it was whenever it was looked at.
+    pub fn samples(&self) -> &[tables::Sample] {
+        &self.start.samples
+    }
+
     /// What its threads did until they were asked for more.
     pub fn sched(&self) -> &[tables::Sched] {
         &self.start.sched
@@ -137,6 +142,7 @@ impl Explanation {
         dataset.append(id, start.attribution)?;
         dataset.append(id, start.savings)?;
         dataset.append(id, start.executions)?;
+        dataset.append(id, start.samples)?;
         dataset.append(id, start.exits)?;
         dataset.append(id, start.sched)?;
         dataset.append(id, start.wakeups)?;

@@ -12,6 +12,7 @@ mod activity;
 mod executions;
 mod explanation;
 mod io;
+mod samples;
 mod single_events;
 mod start;
 
@@ -101,6 +102,9 @@ impl Explainer {
         self.is_fed = true;
         names.learn(&recording.records);
         self.histories.feed(&recording.records, named);
+        if self.histories.tasks.iter().any(|task| !task.samples().is_empty()) {
+            names.learn_programs(self.histories.executed_programs());
+        }
         for record in &recording.records {
             self.seen[usize::from(record.header().kind)] += 1;
         }

@@ -1,6 +1,6 @@
 //! What is made of the records of a start: markers and phases, the critical path, and sums over threads, wake-ups and calls.
 
-use super::{Course, executions, since, single_events::SingleEvents};
+use super::{Course, executions, samples, since, single_events::SingleEvents};
 use crate::{
     correlate::{
         Activity, Category, Charge, Element, ExitCount, Graph, Marker, Phase, Saving, Span, Text, View, calls, exits,
@@ -18,6 +18,7 @@ pub(super) struct Start {
     pub(super) attribution: Vec<tables::Attribution>,
     pub(super) savings: Vec<tables::Saving>,
     pub(super) executions: Vec<tables::Execution>,
+    pub(super) samples: Vec<tables::Sample>,
     pub(super) exits: Vec<tables::Exit>,
     pub(super) sched: Vec<tables::Sched>,
     pub(super) wakeups: Vec<tables::Wakeup>,
@@ -44,6 +45,7 @@ impl Start {
             }
             start.attribution = attribution(view, &path, &start.phases);
             start.executions = executions::rows(view, graph.spans(), &path, launch_ns);
+            start.samples = samples::rows(view, graph.spans(), &path, &start.phases);
         }
         if course.single_events {
             start.single_events = Some(SingleEvents::of(view, course, &start.markers, &path, &start.phases, launch_ns));
@@ -154,6 +156,12 @@ pub(super) fn cut<'a>(element: &'a Element, phases: &'a [Phase]) -> impl Iterato
     let first = phases.partition_point(|phase| phase.end_ns <= element.start_ns);
     let overlapping = phases.iter().enumerate().skip(first).take_while(|(_, phase)| phase.start_ns < element.end_ns);
     overlapping.map(|(number, phase)| (number, element.start_ns.max(phase.start_ns)..element.end_ns.min(phase.end_ns)))
+}
+
+/// The phase of an instant.
+pub(super) fn phase_at(phases: &[Phase], at_ns: u64) -> Option<usize> {
+    let number = phases.partition_point(|phase| phase.end_ns <= at_ns);
+    phases.get(number).filter(|phase| phase.start_ns <= at_ns).map(|_| number)
 }
 
 /// The path, summed up by phase, thread and charge: the largest of each phase first.

@@ -138,6 +138,23 @@ fn a_start_has_these_rows() {
 }
 
 #[test]
+fn looks_at_own_code_are_counted_by_where_it_was_and_those_at_calls_and_waits_are_not() {
+    let mut records = start();
+    // Own code of the process twice, a system call of its, and the launcher, which is no part of the sandbox.
+    records.extend(
+        [(140, PROCESS), (145, PROCESS), (155, PROCESS), (265, PROCESS), (105, LAUNCHER)]
+            .map(|(at_ns, tid)| sample(at_ns, tid, 0x40_1000)),
+    );
+    records.sort_by_key(|record| record.header().at_ns);
+    let explanation = explained(source(), vec![records], &course(100));
+    let rows: Vec<_> =
+        explanation.samples().iter().map(|row| (&*row.role, row.on_path, &*row.stack, row.count)).collect();
+    // Nobody said where on the host that program is.
+    assert_eq!(rows.iter().map(|row| row.3).sum::<u32>(), 3, "{rows:?}");
+    assert!(rows.iter().all(|row| (row.0, row.1, row.2) == ("runtime", true, "[unknown]")), "{rows:?}");
+}
+
+#[test]
 fn instances_that_share_a_recording_have_their_own_rows_alone() {
     let second = of_another(start(), 4, 40);
     let mut records: Vec<Record> = start().into_iter().chain(second).collect();

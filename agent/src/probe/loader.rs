@@ -123,11 +123,11 @@ impl Programs {
         let types = Btf::from_sys_fs().map_err(|error| failed(error.into()))?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&types));
-        configure(&mut loader);
         loader.map_max_entries("SCOPE_OF", chunks).map_max_entries("FREE_SLOTS", slots.into());
         for (name, value) in &globals {
             loader.override_global(name, value, true);
         }
+        configure(&mut loader);
         let mut ebpf = loader.load(object).map_err(|error| failed(error.into()))?;
         fill(&mut ebpf, "FREE_SLOTS", slots).map_err(failed)?;
         let scopes = scope_table(&ebpf, chunks).map_err(failed)?;

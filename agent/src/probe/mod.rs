@@ -21,8 +21,8 @@ pub use distribution::Distribution;
 pub use exits::{ExitReasons, userspace_exit_name};
 pub use loader::{Error, Missing};
 pub use timeline::{
-    DeviceCounts, DeviceProbe, FileSums, Lost, Options, Pickups, Probes, Record, Recording, device_name, error_code,
-    object_text, syscall_name,
+    DeviceCounts, DeviceProbe, FileSums, Lost, Options, Pickups, Probes, Record, Recording, SAMPLE_PERIOD_NS, Stacks,
+    device_name, error_code, object_text, syscall_name,
 };
 
 /// One probe.

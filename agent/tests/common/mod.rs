@@ -13,7 +13,6 @@ pub mod program;
 use sandscope::{
     correlate::{Bystander, Duty, Histories, Names, Source},
     probe::{Aggregate, Limits, Options, Probes, Recording},
-    role::RoleRule,
 };
 use sandscope_ebpf::map::Membership;
 use std::process::{Child, Command};
@@ -61,13 +60,8 @@ pub fn spawn_marked(mark: &dyn Fn(u32, Membership), scope: u16, command: &mut Co
     child.unwrap_or_else(|error| panic!("can't start {command:?}: {error}"))
 }
 
-/// The histories of what this thread has started in `scope`, until it was done with that, and the names for them.
-pub fn histories(
-    recording: &Recording,
-    (scope, rules): (u16, &'static [RoleRule]),
-    spawned_ns: u64,
-    probes: &Probes,
-) -> (Histories, Names) {
+/// The histories of what this thread has started in the scope of `source`, until it was done with that, and the names for them.
+pub fn histories(recording: &Recording, source: Source, spawned_ns: u64, probes: &Probes) -> (Histories, Names) {
     let mut names = Names::of_running_kernel();
     names.learn(&recording.records);
     let launcher = Bystander {
@@ -77,12 +71,6 @@ pub fn histories(
         duty: Duty::Acts,
         until_ns: Some(spawned_ns),
     };
-    let source = Source {
-        scope,
-        bystanders: vec![launcher],
-        rules,
-        untimed_fault_ns: probes.untimed_fault_ns(),
-        ..Source::default()
-    };
+    let source = Source { bystanders: vec![launcher], untimed_fault_ns: probes.untimed_fault_ns(), ..source };
     (Histories::of(&recording.records, source, &[]), names)
 }

@@ -162,7 +162,11 @@ async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, outpu
     if plan.cells.is_empty() {
         return Err(BadRequest("nothing is left to be done: this host can run none of the sandboxes".to_owned()).into());
     }
-    let options = probe::Options { ring_bytes: conditions.ring_buffer_bytes, syscalls: conditions.syscalls };
+    let options = probe::Options {
+        ring_bytes: conditions.ring_buffer_bytes,
+        syscalls: conditions.syscalls,
+        ..probe::Options::default()
+    };
     let (probes, mut missing) = load_probes((arms != Arms::Bare).then_some(options));
     missing.extend(aggregate.iter().flat_map(missing_of));
     let arms = if probes.is_none() { Arms::Bare } else { arms };

@@ -9,6 +9,7 @@ mod exits;
 mod failures;
 mod guest_page_cache;
 mod idle_cost;
+mod initialisation;
 mod lock_wait;
 mod lost_events;
 mod memory_elsewhere;
@@ -21,6 +22,7 @@ mod page_faults;
 mod periodic_wakeups;
 mod rcu_wait;
 mod run_queue;
+mod seccomp_filters;
 mod self_exec;
 mod serial_console;
 mod spin_before_halt;
@@ -52,6 +54,8 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &page_faults::PAGE_FAULTS,
         &daemon::Daemon,
         &self_exec::SelfExec,
+        &initialisation::INITIALISATION,
+        &seccomp_filters::SECCOMP_FILTERS,
         &exits::Exits,
         &serial_console::SerialConsole,
         &spread::Spread,

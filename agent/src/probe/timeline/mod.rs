@@ -11,6 +11,7 @@ mod object;
 mod pickup;
 mod record;
 mod ring;
+mod sample;
 mod sched;
 mod scope;
 mod syscall;
@@ -37,13 +38,14 @@ pub use object::text as object_text;
 pub use pickup::Pickups;
 pub use record::Record;
 pub use ring::{Lost, Recording};
+pub use sample::PERIOD_NS as SAMPLE_PERIOD_NS;
 pub use syscall::name as syscall_name;
 
 /// Built by `cargo xtask build-ebpf`; CI checks that it is what its source gives.
 static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/timeline.o");
 
 /// All probes, those first that others build on.
-const PROBES: [&Definition; 12] = [
+const PROBES: [&Definition; 13] = [
     &scope::PROBE,
     &sched::PROBE,
     &interrupt::PROBE,
@@ -54,6 +56,7 @@ const PROBES: [&Definition; 12] = [
     &memory::PROBE,
     &kvm::PROBE,
     &lock::PROBE,
+    &sample::PROBE,
     &block::PROBE,
     &net::PROBE,
 ];
@@ -68,11 +71,35 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Whether system calls are recorded (they split a thread's time into user and kernel).
     pub syscalls: bool,
+    /// Of what stacks are recorded.
+    pub stacks: Stacks,
+}
+
+/// Of what stacks are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Stacks {
+    /// Of nothing
+    Off,
+    /// Where in the kernel a thread waits for longer than a moment
+    Waits,
+    /// That, and where in its own code it is each millisecond
+    All,
+}
+
+impl Stacks {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Waits => "waits",
+            Self::All => "all",
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, syscalls: true }
+        Self { ring_bytes: 16 << 20, syscalls: true, stacks: Stacks::Waits }
     }
 }
 
@@ -92,13 +119,19 @@ impl Probes {
     /// When nothing could be recorded: no privilege, no type information, no tracefs, or a required probe fails.
     pub fn load(options: Options) -> Result<Self, Error> {
         let failed = |error: anyhow::Error| Error::Load(format!("{error:#}"));
-        let (wanted, unwanted): (Vec<_>, Vec<_>) =
+        let is_wanted = |probe: &&Definition| match probe.name {
             // What is read and written is seen in system calls.
-            PROBES.into_iter().partition(|probe| {
-                options.syscalls || ![syscall::PROBE.name, file::PROBE.name, object::PROBE.name].contains(&probe.name)
-            });
+            name if [syscall::PROBE.name, file::PROBE.name, object::PROBE.name].contains(&name) => options.syscalls,
+            name if name == lock::PROBE.name => options.stacks >= Stacks::Waits,
+            name if name == sample::PROBE.name => options.stacks >= Stacks::All,
+            _ => true,
+        };
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = PROBES.into_iter().partition(is_wanted);
         let mut programs = Programs::load(OBJECT, &wanted, MAX_THREADS, |loader| {
             loader.map_max_entries("EVENTS", options.ring_bytes).map_max_entries("TASKS", u32::from(MAX_THREADS) + 1);
+            if options.stacks == Stacks::Off {
+                loader.override_global(wakeup::STACK_LEAST_NS.0, &0_u32, true);
+            }
         })?;
         let turned_off = |probe: &Definition| Missing { probe: probe.name, program: None, reason: "turned off".into() };
         programs.missing.extend(unwanted.into_iter().map(turned_off));
@@ -144,6 +177,11 @@ impl Probes {
     /// When the kernel refuses what it allowed when the probes were loaded.
     pub fn time_faults(&mut self, timed: bool) -> anyhow::Result<()> {
         self.programs.set_attached(memory::TIMED.program, timed)
+    }
+
+    /// Whether they look where in its own code a thread is.
+    pub fn take_samples(&self) -> bool {
+        self.programs.has(sample::PROGRAM)
     }
 
     /// Whether page faults are timed.

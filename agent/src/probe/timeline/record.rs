@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, try_pod_read_unaligned};
 use sandscope_ebpf::event::{
     Block, Exec, Exit, Frame, Header, Kind, KvmEntry, KvmExit, KvmHaltPoll, KvmHaltWake, KvmMmio, KvmPio,
-    KvmUserspaceExit, Listen, Object, Switch, Syscall, TaskNew, Traps, WaitStack, Wake,
+    KvmUserspaceExit, Listen, Object, Sample, Switch, Syscall, TaskNew, Traps, WaitStack, Wake,
 };
 
 /// One record, by kind.
@@ -29,6 +29,7 @@ pub enum Record {
     Traps(Traps),
     Object(Box<Object>),
     WaitStack(Box<WaitStack>),
+    Sample(Box<Sample>),
 }
 
 /// Bytes that are no record.
@@ -85,6 +86,7 @@ impl Record {
             Kind::Traps => Self::Traps(read(kind, bytes)?),
             Kind::Object => Self::Object(Box::new(read(kind, bytes)?)),
             Kind::WaitStack => Self::WaitStack(Box::new(read(kind, bytes)?)),
+            Kind::Sample => Self::Sample(Box::new(read(kind, bytes)?)),
         })
     }
 
@@ -110,6 +112,7 @@ impl Record {
             Self::Traps(record) => &record.header,
             Self::Object(record) => &record.header,
             Self::WaitStack(record) => &record.header,
+            Self::Sample(record) => &record.header,
         }
     }
 

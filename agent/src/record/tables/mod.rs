@@ -15,7 +15,7 @@ pub use memory::{GuestMemory, KernelMemory, Ksm, Memory, MemoryHost, Page, PageS
 pub use run::{EventCount, Instance, Run};
 pub use slices::{AttributionSlice, ConsoleLine, Counter, ExitEvent, ThreadSlice, VcpuSlice, WakeupFlow};
 pub use step::{Activity, Answer, Cell, Latency, Outlier, Pickup, Response, Step, Traffic};
-pub use timeline::{Attribution, Execution, Marker, Phase, Request, Saving};
+pub use timeline::{Attribution, Execution, Marker, Phase, Request, Sample, Saving};
 pub use window::{GuestAddress, IdleState, PerfCounter, Preemption, Thread, Window};
 
 use super::table::Table;

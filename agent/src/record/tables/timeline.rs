@@ -103,6 +103,25 @@ tables! {
         path_ns: u64,
     }
 
+    /// One row per thread, phase and stack at which the clock of its CPU found the thread in its own code, once each millisecond; only
+    /// with `--stacks all`.
+    table samples = Sample of instance {
+        /// As in `phases`.
+        phase: String,
+        /// Number of the thread within the instance, as in `attribution`.
+        thread: u32,
+        /// Its role.
+        role: String,
+        /// Whether it was on the critical path then.
+        on_path: bool,
+        /// File of the program on the host, whose functions were looked up; null where it is not known.
+        program: Option<String>,
+        /// The functions, the outermost first, joined by `;`. What has no name is what it is part of, in brackets.
+        stack: String,
+        /// How often.
+        count: u32,
+    }
+
     /// One row per request of the client.
     table requests = Request of instance {
         /// Step that it belongs to, as in `steps`: 0 is the start.
