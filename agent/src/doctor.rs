@@ -6,7 +6,7 @@
 use crate::{
     host::{btf::KernelTypes, support::Support, tracefs::with_tracefs},
     measure::memory::{ksm, pages::pagemap},
-    probe::{self, Aggregate, Limits, Options, Probes},
+    probe::{self, Aggregate, Limits, Options, Probes, Stacks},
     sandbox::{self, kvm_floor::KvmFloor},
     workload::{self, Workload},
 };
@@ -52,7 +52,7 @@ pub fn examine() -> Examination {
     feature("pid-namespace", "matching the kernel's thread numbers with ours", pid_namespace());
     feature("btf", "finding the fields that the probes read", btf());
     feature("tracefs", "finding the tracepoints and their fields", tracefs());
-    let probes = Probes::load(Options::default());
+    let probes = Probes::load(Options { stacks: Stacks::All, ..Options::default() });
     let timeline = probes.as_ref().map(Probes::by_probe);
     for (name, support) in each_probe("probe", timeline) {
         feature(&name, "the timeline, which explains where the time goes", support);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{histories, probes, spawn_in_scope};
+use common::{histories, probes, spawn_in_scope, subject};
 use sandscope::{
     correlate::Source,
     host::clock::monotonic_ns,
@@ -126,6 +126,27 @@ fn functions_of_a_stripped_program_have_their_shares_and_callers() {
         assert!((told - share).abs() <= 0.03, "{function}: {told:.3} and not {share}");
     }
     assert_eq!(named_by_go(&program, addresses.keys()), addresses.into_values().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_thread_that_computes_is_looked_at_each_millisecond() {
+    let test = "a_thread_that_computes_is_looked_at_each_millisecond";
+    let Some(mut probes) = probes(test, Options { stacks: Stacks::All, ..Options::default() }) else { return };
+    assert!(probes.takes_samples(), "{:?}", probes.missing());
+    probes.attach().unwrap();
+    let mut child = spawn_in_scope(&probes, SCOPE, &mut subject("spin 300"));
+    let spawned_ns = monotonic_ns();
+    assert!(child.wait().unwrap().success());
+    let recording = probes.take().unwrap();
+    probes.detach();
+    let (histories, _) = histories(&recording, Source { scope: SCOPE, ..Source::default() }, spawned_ns, &probes);
+    let of_child = histories.tasks.iter().filter(|task| task.tid == child.id());
+    let looks: Vec<_> = of_child.flat_map(|task| task.samples()).collect();
+    println!("{} looks", looks.len());
+    // Others may have had the CPU for a part of it.
+    assert!((200..=360).contains(&looks.len()), "{} looks in 300 ms", looks.len());
+    assert!(looks.iter().all(|look| !look.calls.is_empty()), "each has an address");
+    assert!(looks.windows(2).all(|pair| pair[0].at_ns < pair[1].at_ns));
 }
 
 /// CPU time of all processes that this one has waited for.

@@ -66,6 +66,11 @@ pub struct Bystander {
     pub until_ns: Option<u64>,
 }
 
+/// Whether a path that somebody executes is a descriptor of his own: himself again, or a copy that nobody can change meanwhile.
+pub fn is_itself(path: &str) -> bool {
+    ["/proc/self/exe", "/proc/self/fd/", "/dev/fd/"].iter().any(|own| path.starts_with(own))
+}
+
 /// One change of a task's place on the CPUs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Move {

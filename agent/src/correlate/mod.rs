@@ -32,7 +32,7 @@ pub use counts::{
 };
 pub use fault_prices::FaultPrices;
 pub use file_calls::{FileCalls, file_calls};
-pub use history::{Bystander, Duty, History, NamedThread, Running, Sampled, Wake};
+pub use history::{Bystander, Duty, History, NamedThread, Running, Sampled, Wake, is_itself};
 pub use marker::{Marker, markers_of_records, undelay};
 pub use names::{Called, Cause, Names, Softirq};
 pub use path::{Category, Charge, Detail, Element, Graph, Saving, asked_by, folded};

@@ -6,7 +6,7 @@ use super::{
     file_calls::Transfer,
     history::{
         Birth, Bystander, Call, Crossing, Executed, History, Interruptions, Move, NamedThread, OpenCall, Running,
-        Sampled, Wake,
+        Sampled, Wake, is_itself,
     },
     names::{Called, Cause},
     stacks::{Stacks, called_from},
@@ -201,11 +201,11 @@ impl Histories {
         for _ in 0..self.tasks.len() {
             let history = &self.tasks[task];
             match history.program_at(at_ns).map(|path| self.texts.get(path)) {
-                // A descriptor of its own: itself again, or a copy that nobody can change meanwhile. So it is what its maker was.
-                Some(path) if !["/proc/", "/dev/fd/"].iter().any(|own| path.starts_with(own)) => {
+                Some(path) if !is_itself(path) => {
                     let known = self.source.programs.iter().find(|(name, _)| name == path);
                     return known.map(|(_, file)| file.as_path());
                 }
+                // What its maker was.
                 _ => (task, at_ns) = history.born.map(|born| (born.parent, born.at_ns))?,
             }
         }

@@ -110,7 +110,7 @@ impl ColdStart {
         progress: &mut dyn Progress,
     ) -> Result<Summary> {
         declare(&mut dataset)?;
-        if stage.probes.as_ref().is_some_and(Probes::take_samples) {
+        if stage.probes.as_ref().is_some_and(Probes::takes_samples) {
             dataset.declare::<tables::Sample>()?;
         }
         if self.timelines != Timelines::None {

@@ -15,7 +15,7 @@ use std::{
 use xshell::{Shell, cmd};
 
 /// Integration tests of the agent that run in the lab: all that need a kernel.
-const TESTS: [&str; 5] = ["probes", "kvm_exits", "kvm_floor", "critical_path", "sandboxes"];
+const TESTS: [&str; 6] = ["probes", "kvm_exits", "kvm_floor", "critical_path", "stacks", "sandboxes"];
 /// The tests inside the library.
 pub const UNIT_TESTS: &str = "sandscope";
 /// The one that starts virtual machines.

@@ -15,12 +15,13 @@ use std::{
 pub const SKIPS: &str = "skips.txt";
 
 /// What a test may skip because the lab does not have it. Every other skip is a failure: the lab is where it should run.
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: [(&str, &str); 8] = [
     ("runc", "the lab has no container runtime"),
     ("gvisor", "the lab has no gVisor"),
     ("gvisor-ptrace", "the lab has no gVisor"),
     ("python", "the lab has no Python"),
     ("qemu", "the lab has QEMU inside for the test `machines` only"),
+    ("go", "the lab has no compiler"),
     ("pace", "software emulation is too slow for it"),
     ("cpus", "a kernel of the lab has one CPU"),
 ];

@@ -1,6 +1,7 @@
 //! A program executes itself, so that its start-up is paid several times.
 
 use crate::{
+    correlate::is_itself,
     diagnose::{Case, Evidence, Finding, Quantity, Rule, Topic, Weight, starts},
     record::tables::Execution,
     report::units::{duration, percent},
@@ -10,8 +11,6 @@ use std::collections::BTreeMap;
 
 /// Part of a start that the executions after the first take.
 const LEAST: f64 = 0.10;
-/// What a program calls itself.
-const ITSELF: &str = "/proc/self/exe";
 /// Programs that are executed again and again by design: who executes a shell does not execute himself.
 const OTHERS: [&str; 2] = ["sh", "bash"];
 
@@ -101,7 +100,7 @@ fn of_start<'a>(rows: impl Iterator<Item = &'a Execution>) -> BTreeMap<String, E
     for row in rows {
         let before = running.get(&row.tgid).or_else(|| running.get(row.parent_tgid.as_ref()?));
         let name = match (row.program.as_str(), before) {
-            (program, Some(before)) if program == ITSELF || program.starts_with("/proc/self/fd/") => before.clone(),
+            (program, Some(before)) if is_itself(program) => before.clone(),
             (program, _) => program.rsplit('/').next().unwrap_or_default().to_owned(),
         };
         running.insert(row.tgid, name.clone());
@@ -145,6 +144,8 @@ mod tests {
             }
             scene
         };
+        // By the copy of itself that newer versions of runc make.
+        assert_eq!(told("/dev/fd/6").diagnose().findings.len(), 1);
         let finding = told("/proc/self/exe").only_finding("self_exec");
         assert!(
             finding.text.starts_with("runc is executed 2 times per start (`runc run`, `runc init`)"),

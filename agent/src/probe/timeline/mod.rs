@@ -134,7 +134,9 @@ impl Probes {
             }
         })?;
         let turned_off = |probe: &Definition| Missing { probe: probe.name, program: None, reason: "turned off".into() };
-        programs.missing.extend(unwanted.into_iter().map(turned_off));
+        // Which stacks were asked for is a condition of the run, and nothing that it lacks.
+        let is_of_stacks = |probe: &&Definition| [lock::PROBE.name, sample::PROBE.name].contains(&probe.name);
+        programs.missing.extend(unwanted.into_iter().filter(|probe| !is_of_stacks(probe)).map(turned_off));
         if let Err(error) = net::load(&mut programs.ebpf) {
             let reason = format!("{error:#}");
             programs.missing.push(Missing { probe: net::PROBE.name, program: Some("frame"), reason });
@@ -180,7 +182,7 @@ impl Probes {
     }
 
     /// Whether they look where in its own code a thread is.
-    pub fn take_samples(&self) -> bool {
+    pub fn takes_samples(&self) -> bool {
         self.programs.has(sample::PROGRAM)
     }
 

@@ -13,6 +13,9 @@ use std::{
 
 /// How long somebody outside takes to answer.
 pub(super) const ANSWER: Duration = Duration::from_millis(60);
+/// Mounts of a namespace that is copied, and how many copy it at a time.
+const MOUNTS: &str = "3000";
+const STORMS: &str = "3";
 const EXPEDITED: &str = "/sys/kernel/rcu_expedited";
 
 /// What a scene needs of the host.
@@ -53,7 +56,7 @@ impl Condition {
             Needs::MountStorm => {
                 let subject = programs.join("sandscope-test-subject");
                 let mut storm = Command::new(&subject)
-                    .args(["mounts", "600", "4"])
+                    .args(["mounts", MOUNTS, STORMS])
                     .stdin(Stdio::piped())
                     .stdout(Stdio::piped())
                     .spawn()

@@ -151,8 +151,8 @@ pub(super) const SCENES: [Scene; 13] = [
     Scene {
         name: "busy CPUs",
         cause: "Others on the host that want every CPU",
-        workload: "computes",
-        healthy: "computes",
+        workload: "initialises",
+        healthy: "initialises",
         condition: Needs::BusyCpus,
         rule: "run_queue",
         names: &["sh had it"],
@@ -205,7 +205,7 @@ pub(super) const SCENES: [Scene; 13] = [
     },
     Scene {
         name: "mount lock",
-        cause: "Others copy a mount namespace of 600 mounts again and again, and hold its lock",
+        cause: "Others copy a mount namespace of 3000 mounts again and again, and hold its lock",
         sandbox: "runc",
         workload: "rust",
         healthy: "rust",
