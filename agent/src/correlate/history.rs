@@ -252,10 +252,9 @@ impl History {
         &self.samples
     }
 
-    /// The file that it had executed last at an instant, as that was given; `None` where it still runs its maker's program.
-    pub(super) fn program_at(&self, at_ns: u64) -> Option<Text> {
-        let after = self.executed.partition_point(|executed| executed.at_ns <= at_ns);
-        self.executed[..after].last().map(|executed| executed.path)
+    /// Which of its executions was the last at an instant; `None` where it still runs its maker's program.
+    pub(super) fn executed_last(&self, at_ns: u64) -> Option<usize> {
+        self.executed.partition_point(|executed| executed.at_ns <= at_ns).checked_sub(1)
     }
 
     /// Whether what it does is counted: the agent's own threads are not.

@@ -194,20 +194,34 @@ impl Histories {
             .map(|(_, file)| file.as_path())
     }
 
-    /// Where on the host the program is that a task runs at an instant, if that is one of the source's.
-    pub fn program_of(&self, task: usize, at_ns: u64) -> Option<&Path> {
+    /// Which execution a task is a part of at an instant: its own last one, or that of who made it. A task, and the place among what it
+    /// executed.
+    pub fn execution_of(&self, task: usize, at_ns: u64) -> Option<(usize, usize)> {
         let (mut task, mut at_ns) = (task, at_ns);
         // Each maker was born before who it made; records may say otherwise.
         for _ in 0..self.tasks.len() {
             let history = &self.tasks[task];
-            match history.program_at(at_ns).map(|path| self.texts.get(path)) {
-                Some(path) if !is_itself(path) => {
-                    let known = self.source.programs.iter().find(|(name, _)| name == path);
-                    return known.map(|(_, file)| file.as_path());
-                }
-                // What its maker was.
-                _ => (task, at_ns) = history.born.map(|born| (born.parent, born.at_ns))?,
+            match history.executed_last(at_ns) {
+                Some(place) => return Some((task, place)),
+                None => (task, at_ns) = history.born.map(|born| (born.parent, born.at_ns))?,
             }
+        }
+        None
+    }
+
+    /// Where on the host the program is that a task runs at an instant, if that is one of the source's.
+    pub fn program_of(&self, task: usize, at_ns: u64) -> Option<&Path> {
+        let (mut task, mut at_ns) = (task, at_ns);
+        for _ in 0..self.tasks.len() {
+            let (executor, place) = self.execution_of(task, at_ns)?;
+            let executed = &self.tasks[executor].executed[place];
+            let path = self.texts.get(executed.path);
+            if !is_itself(path) {
+                let known = self.source.programs.iter().find(|(name, _)| name == path);
+                return known.map(|(_, file)| file.as_path());
+            }
+            // What it was until then.
+            (task, at_ns) = (executor, executed.at_ns.checked_sub(1)?);
         }
         None
     }

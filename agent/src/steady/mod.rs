@@ -36,6 +36,7 @@ use sandscope_ebpf::{map::Membership, sums::Thread};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    time::Duration,
 };
 
 /// Role of the kernel's threads that work for a sandbox.
@@ -204,12 +205,24 @@ fn process_role(rules: &'static [RoleRule], pid: u32) -> Option<&'static str> {
     rule_of(rules, &path.to_string_lossy(), &arguments).map(|rule| rule.role)
 }
 
-/// The system call that a thread is in; `None` when it runs, has ended or must not be looked at.
+/// Looks at a thread that runs each time, and the time between two.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
+
+/// The system call that a thread is in; `None` when it runs, has ended or must not be looked at. One that runs is looked at again: who
+/// wakes up often is asleep most of the time all the same.
 fn syscall_of(tid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
-    // `running`, -1 outside of a call, or the number with its arguments.
-    let number = text.split(' ').next()?.trim().parse().ok().filter(|number| *number >= 0)?;
-    Some(syscall_name(number))
+    let path = format!("/proc/{tid}/syscall");
+    for _ in 0..LOOKS {
+        let text = fs::read_to_string(&path).ok()?;
+        // `running`, -1 outside of a call, or the number with its arguments.
+        let word = text.split(' ').next()?.trim();
+        if word != "running" {
+            return word.parse().ok().filter(|number| *number >= 0).map(syscall_name);
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    None
 }
 
 /// Threads of a process; none when it has ended.

@@ -25,7 +25,8 @@ fn initialised(stack: &str) -> Option<String> {
         return Some("the Go runtime".to_owned());
     }
     let own = functions.find(|function| !PACKAGES.contains(function)).unwrap_or(found);
-    Some(package(own).to_owned())
+    // Some programs do their work there (`runc init`).
+    Some(package(own)).filter(|package| *package != "main").map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ mod tests {
             Some("the Go runtime")
         );
         assert_eq!(initialised("runtime.goexit;runtime.main;main.main;main.initialise"), None);
+        assert_eq!(initialised("runtime.main;runtime.doInit;main.init.0;libcontainer.StartInitialization"), None);
     }
 
     #[test]

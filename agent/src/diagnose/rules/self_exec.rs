@@ -21,7 +21,9 @@ pub(super) struct SelfExec;
 struct Executed {
     /// How often.
     count: u64,
-    /// Their time on the critical path, without that of the first.
+    /// Process that did so first.
+    first_tgid: Option<u32>,
+    /// What the others add to the critical path: their time, or where the first process did so again in place, its time until then.
     again_ns: u64,
     /// What they are called.
     commands: Vec<String>,
@@ -68,14 +70,14 @@ impl Rule for SelfExec {
             if times < 1.5 || mean_ns < LEAST * path.mean_ns {
                 continue;
             }
-            let key = format!("sandbox={} program={program}, path_ns of all but the first of a start", group.sandbox);
+            let key = format!("sandbox={} program={program}, path_ns of all but one of a start", group.sandbox);
             findings.push(Finding {
                 rule: self.name(),
                 weight: Weight::Insight,
                 subject: group.subject(),
                 text: format!(
-                    "{program} is executed {times:.0} times per start (`{}`). All but the first are on the critical path for {} ({}), and \
-                     each of them loads the program and initialises its runtime and packages before it does anything",
+                    "{program} is executed {times:.0} times per start (`{}`). Executions beside the one that goes on are on the critical path \
+                     for {} ({}), and each of them loads the program and initialises its runtime and packages before it does anything",
                     executed.commands.join("`, `"),
                     duration(mean_ns),
                     percent(mean_ns / path.mean_ns)
@@ -94,23 +96,28 @@ impl Rule for SelfExec {
 fn of_start<'a>(rows: impl Iterator<Item = &'a Execution>) -> BTreeMap<String, Executed> {
     let mut rows: Vec<_> = rows.collect();
     rows.sort_by_key(|row| row.start_ns);
-    // What each process last executed.
-    let mut running: BTreeMap<u32, String> = BTreeMap::new();
+    // What each process last executed, and its time on the path.
+    let mut running: BTreeMap<u32, (String, u64)> = BTreeMap::new();
     let mut programs: BTreeMap<String, Executed> = BTreeMap::new();
     for row in rows {
-        let before = running.get(&row.tgid).or_else(|| running.get(row.parent_tgid.as_ref()?));
+        let itself = running.get(&row.tgid);
+        let before = itself.or_else(|| running.get(row.parent_tgid.as_ref()?));
         let name = match (row.program.as_str(), before) {
-            (program, Some(before)) if is_itself(program) => before.clone(),
+            (program, Some((before, _))) if is_itself(program) => before.clone(),
             (program, _) => program.rsplit('/').next().unwrap_or_default().to_owned(),
         };
-        running.insert(row.tgid, name.clone());
+        // What the first process did until it executed itself in place was in vain.
+        let in_vain_ns = itself.filter(|(before, _)| *before == name).map(|(_, path_ns)| *path_ns);
+        running.insert(row.tgid, (name.clone(), row.path_ns));
         if OTHERS.contains(&name.as_str()) {
             continue;
         }
         let executed = programs.entry(name).or_default();
         if executed.count > 0 {
-            executed.again_ns += row.path_ns;
+            let in_vain_ns = in_vain_ns.filter(|_| executed.first_tgid == Some(row.tgid));
+            executed.again_ns += in_vain_ns.unwrap_or(row.path_ns);
         }
+        executed.first_tgid.get_or_insert(row.tgid);
         executed.count += 1;
         executed.commands.push(first_words(&row.arguments));
     }
@@ -138,7 +145,8 @@ mod tests {
         let told = |second: &str| {
             let mut scene = Scene::healthy();
             for id in scene.probed("runc") {
-                let again = Execution { path_ns: 5_000_000, start_ns: 2, ..execution(second, "runc init") };
+                let child = Execution { tgid: 11, parent_tgid: Some(10), ..execution(second, "runc init") };
+                let again = Execution { path_ns: 5_000_000, start_ns: 2, ..child };
                 scene.executions.push((id.clone(), execution("/usr/sbin/runc", "/usr/sbin/runc --root /a run")));
                 scene.executions.push((id, again));
             }
@@ -154,5 +162,18 @@ mod tests {
         );
         assert!(finding.text.contains("on the critical path for 5.00 ms (19.5 %)"), "{}", finding.text);
         assert!(told("/app").diagnose().findings.is_empty());
+    }
+
+    #[test]
+    fn what_a_program_did_until_it_executed_itself_in_place_is_what_that_costs() {
+        let mut scene = Scene::healthy();
+        for id in scene.probed("runc") {
+            for (start_ns, path_ns) in [(1, 4_000_000), (2, 20_000_000)] {
+                let row = Execution { tgid: 77, path_ns, start_ns, ..execution("/usr/bin/crun", "crun run") };
+                scene.executions.push((id.clone(), row));
+            }
+        }
+        let finding = scene.only_finding("self_exec");
+        assert!(finding.text.contains("for 4.00 ms (15.6 %)"), "{}", finding.text);
     }
 }

@@ -99,7 +99,7 @@ tables! {
         end_ns: Option<i64>,
         /// CPU time of its threads between launch and first response.
         cpu_ns: u64,
-        /// Time that they are on the critical path.
+        /// Time that they are on the critical path, and processes that it made and that have executed nothing yet.
         path_ns: u64,
     }
 

@@ -195,7 +195,7 @@ pub(super) const SCENES: [Scene; 13] = [
         name: "runc again",
         cause: "runc executes itself: the Go runtime starts twice",
         sandbox: "runc",
-        other_sandbox: Some("crun"),
+        other_sandbox: Some("process"),
         workload: "rust",
         healthy: "rust",
         rule: "self_exec",
