@@ -54,7 +54,7 @@ mod tests {
         scene.look("runc", "runtime", "runtime.main;main.main;main.run", 9);
         let finding = scene.only_finding("initialisation");
         assert!(
-            finding.text.starts_with("For 16.0 % of a start (4.00 ms, by 48 looks at 12 starts) it"),
+            finding.text.starts_with("For 15.6 % of a start (4.00 ms, by 48 looks at 12 starts) it"),
             "{}",
             finding.text
         );

@@ -110,7 +110,7 @@ tables! {
         phase: String,
         /// Number of the thread within the instance, as in `attribution`.
         thread: u32,
-        /// Its role.
+        /// Role of the thread at that time.
         role: String,
         /// Whether it was on the critical path then.
         on_path: bool,
@@ -118,7 +118,7 @@ tables! {
         program: Option<String>,
         /// The functions, the outermost first, joined by `;`. What has no name is what it is part of, in brackets.
         stack: String,
-        /// How often.
+        /// How often it was found there.
         count: u32,
     }
 
