@@ -103,7 +103,8 @@ impl Bench<'_> {
         let of_rule: Vec<&Finding> = with.findings.iter().filter(is_cause).collect();
         let whole = of_rule.iter().find(|finding| scene.names.iter().all(|name| finding.says(name)));
         let said = match whole.or(of_rule.first()) {
-            Some(finding) => finding.text.clone(),
+            // Where the scenes are built says nothing to others.
+            Some(finding) => finding.text.replace(&*self.folder.to_string_lossy(), "…"),
             None => format!("nothing by the rule {}", scene.rule),
         };
         let amounts = match scene.right {
