@@ -134,17 +134,19 @@ fn a_thread_that_computes_is_looked_at_each_millisecond() {
     let Some(mut probes) = probes(test, Options { stacks: Stacks::All, ..Options::default() }) else { return };
     assert!(probes.takes_samples(), "{:?}", probes.missing());
     probes.attach().unwrap();
+    let before = cpu_of_children();
     let mut child = spawn_in_scope(&probes, SCOPE, &mut subject("spin 300"));
     let spawned_ns = monotonic_ns();
     assert!(child.wait().unwrap().success());
+    let cpu = cpu_of_children() - before;
     let recording = probes.take().unwrap();
     probes.detach();
     let (histories, _) = histories(&recording, Source { scope: SCOPE, ..Source::default() }, spawned_ns, &probes);
     let of_child = histories.tasks.iter().filter(|task| task.tid == child.id());
     let looks: Vec<_> = of_child.flat_map(|task| task.samples()).collect();
-    println!("{} looks", looks.len());
-    // Others may have had the CPU for a part of it.
-    assert!((200..=360).contains(&looks.len()), "{} looks in 300 ms", looks.len());
+    println!("{} looks in {cpu:?} of CPU time", looks.len());
+    let ratio = looks.len() as f64 * SAMPLE_PERIOD_NS as f64 / cpu.as_nanos() as f64;
+    assert!((0.85..=1.15).contains(&ratio), "{} looks in {cpu:?} of CPU time", looks.len());
     assert!(looks.iter().all(|look| !look.calls.is_empty()), "each has an address");
     assert!(looks.windows(2).all(|pair| pair[0].at_ns < pair[1].at_ns));
 }
