@@ -175,7 +175,7 @@ fn written(judged: &[(&Scene, Result<Judged>)]) -> String {
          thread, call, function, file or lock; the two columns after it are what explain says the cause costs, and what it does: by how \
          much the median start is longer with it, or what was planned. The last column has what the same rule, or in a plain sandbox any, found where \
          the cause was not.\n\n\
-         **{named} of {asked} causes were named, with {wrong} false findings.**\n\n\
+         **{named} of {asked} causes were named; false findings: {wrong}.**\n\n\
          | cause | where | named | explain says | right | found without it |\n|---|---|---|---:|---:|---|\n{rows}\n\
          ## What it said\n\n{sentences}"
     )
