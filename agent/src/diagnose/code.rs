@@ -24,7 +24,7 @@ pub struct CodeRule {
     pub does: &'static str,
     /// What a stack belongs to, such as a package; `None`: not to what is looked for.
     pub part: fn(&str) -> Option<String>,
-    /// Why that is, and what to do next.
+    /// Why that is, as a sentence.
     pub why: &'static str,
     /// What to do next.
     pub next_step: &'static str,

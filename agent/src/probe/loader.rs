@@ -127,6 +127,7 @@ impl Programs {
         for (name, value) in &globals {
             loader.override_global(name, value, true);
         }
+        // Last: how somebody wants to record comes before what probes say of themselves.
         configure(&mut loader);
         let mut ebpf = loader.load(object).map_err(|error| failed(error.into()))?;
         fill(&mut ebpf, "FREE_SLOTS", slots).map_err(failed)?;
