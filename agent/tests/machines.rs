@@ -120,7 +120,7 @@ fn qemu_linux_that_runs_already_is_explained_by_its_exits() {
     await_ready(&bench.callback, "exits1", &mut *instance);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let found = runtime.block_on(Target::AllVms.find()).unwrap();
-    let [pid] = found.iter().flat_map(|found| found.processes.iter().copied()).collect::<Vec<_>>()[..] else {
+    let [pid] = found.iter().flat_map(|found| found.members.processes()).collect::<Vec<_>>()[..] else {
         panic!("{found:?} is not one machine")
     };
     let attached = Attached::to(found, aggregate).unwrap();

@@ -1,6 +1,6 @@
 //! Attaches to what runs: its threads come into scope where they are, and nothing of it is restarted or stopped.
 
-use super::{Found, Opening, Subject, Window, threads_of};
+use super::{Found, Opening, Subject, Window};
 use crate::{probe::Aggregate, role::ThreadRule};
 use anyhow::{Context, Result, ensure};
 use sandscope_ebpf::map::Membership;
@@ -32,21 +32,20 @@ impl Attached {
         let mut targets = Vec::new();
         for (scope, found) in (1..).zip(found) {
             let mut seeded = BTreeSet::new();
-            // Until none is new: what a thread makes before it is in scope is not followed.
+            // Until a whole look finds none that is new: what a thread makes before it is in scope is not followed.
             loop {
-                let pids = found.processes.iter().map(|pid| pid.cast_unsigned());
-                let threads = pids.flat_map(|pid| threads_of(pid).into_iter().map(move |tid| (pid, tid)));
-                let new: Vec<_> = threads.filter(|(_, tid)| !seeded.contains(tid)).collect();
+                let threads = found.members.threads();
+                let new: Vec<_> = threads.into_iter().filter(|(tid, _)| !seeded.contains(tid)).collect();
                 if new.is_empty() {
                     break;
                 }
-                for (pid, tid) in new {
+                for (tid, pid) in new {
                     aggregate.seed(tid, pid, Membership::member(scope))?;
                     seeded.insert(tid);
                 }
             }
             let subject = Subject { name: found.name.clone(), scope, roles: &[], thread_roles: THREAD_ROLES };
-            let processes = found.processes.iter().map(|pid| pid.cast_unsigned()).collect();
+            let processes = found.members.processes().into_iter().map(i32::cast_unsigned).collect();
             targets.push((found, Opening::open(subject, &processes, &aggregate)?));
         }
         Ok(Self { aggregate, targets })
@@ -54,10 +53,7 @@ impl Attached {
 
     /// Whether any of the targets still has a process.
     pub fn is_alive(&self) -> bool {
-        self.targets.iter().flat_map(|(found, _)| &found.processes).any(|&pid| {
-            let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
-            stat.is_ok_and(|stat| stat.state != 'Z')
-        })
+        self.targets.iter().any(|(found, _)| !found.members.threads().is_empty())
     }
 
     /// What the targets did since the last tick, or since they were attached to.

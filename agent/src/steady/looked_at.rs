@@ -21,7 +21,7 @@ impl Content {
         let mut files: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
         for (instance, found) in found.iter().enumerate() {
             // What has ended since has no memory.
-            let processes = found.processes.iter().filter_map(|&pid| Process::new(pid).ok());
+            let processes = found.members.processes().into_iter().filter_map(|pid| Process::new(pid).ok());
             for process in processes {
                 let (role, open) = known_of(&process);
                 subjects.push(Subject { pid: process.pid, role, instance });

@@ -10,6 +10,7 @@ mod attached;
 mod content;
 mod guest_symbols;
 mod looked_at;
+mod members;
 mod rows;
 mod summary;
 mod target;
@@ -18,6 +19,7 @@ pub use attached::Attached;
 pub(crate) use content::nanoseconds;
 pub use content::{Content, ContentPart, ContentSummary};
 pub use guest_symbols::{GuestSymbols, Moved};
+pub use members::{ControlGroup, Members};
 pub use rows::Translators;
 pub use summary::{Cause, Cost, ExitRate, Place, WindowSummary, summarise};
 pub use target::{Found, Target};
@@ -111,7 +113,7 @@ impl Opening {
         for &tid in &helpers {
             aggregate.mark(tid, Membership::bystander(subject.scope));
         }
-        let threads = processes.iter().flat_map(|&pid| threads_of(pid)).collect();
+        let threads = processes.iter().flat_map(|&pid| members::threads_of(pid)).collect();
         let (counters, idle_states) = (Counters::start(&threads), idle_states::read());
         let (ksmd, stolen_ns) = (Ksmd::read(), helpers::stolen_ns());
         let before = aggregate.snapshot(subject.scope)?;
@@ -223,12 +225,6 @@ fn syscall_of(tid: u32) -> Option<String> {
         std::thread::sleep(BETWEEN_LOOKS);
     }
     None
-}
-
-/// Threads of a process; none when it has ended.
-pub fn threads_of(pid: u32) -> BTreeSet<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Text up to the first NUL or line end; what is no printable UTF-8 becomes the replacement character.

@@ -1,10 +1,11 @@
 //! What can be attached to: how it is named, and which processes of the host it consists of.
 
+use super::members::{ControlGroup, Members, threads_of};
 use crate::sandbox::docker::daemon::Daemon;
 use anyhow::{Context, Result, bail};
 use procfs::process::{FDTarget, Process, all_processes};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::{self, Display, Formatter},
     path::{Path, PathBuf},
     str::FromStr,
@@ -75,13 +76,13 @@ impl Display for Target {
 pub struct Found {
     /// What it is called in the results.
     pub name: String,
-    /// Its processes at this moment.
-    pub processes: BTreeSet<i32>,
+    /// Who belongs to it.
+    pub members: Members,
 }
 
 impl Found {
     fn tree(name: impl Into<String>, pid: i32) -> Self {
-        Self { name: name.into(), processes: with_descendants([pid].into()) }
+        Self { name: name.into(), members: Members::tree(pid) }
     }
 }
 
@@ -93,22 +94,9 @@ impl Target {
     pub async fn find(&self) -> Result<Vec<Found>> {
         let name = self.to_string();
         match self {
-            Self::Pid(pid) => {
-                let process = Process::new(*pid).and_then(|process| process.stat());
-                let stat = process.with_context(|| format!("there is no process {pid}"))?;
-                if stat.state == 'Z' {
-                    bail!("process {pid} ({}) has ended; its parent has not taken notice yet", stat.comm);
-                }
-                Ok(vec![Found::tree(name, *pid)])
-            }
-            Self::Cgroup(path) => {
-                let processes = of_cgroup(path)?;
-                if processes.is_empty() {
-                    bail!("the control group {} has no processes", path.display());
-                }
-                Ok(vec![Found { name, processes }])
-            }
-            Self::Container(container) => Ok(vec![Found { name, processes: of_container(container).await? }]),
+            Self::Pid(pid) => Ok(vec![Found { name, members: process(*pid)? }]),
+            Self::Cgroup(path) => Ok(vec![Found { name, members: group(path)? }]),
+            Self::Container(container) => Ok(vec![Found { name, members: of_container(container).await? }]),
             Self::Firecracker(id) => Ok(vec![vmm(name, id, "firecracker", &["--id"])?]),
             Self::Qemu(id) => Ok(vec![vmm(name, id, "qemu-system", &["-name", "--name"])?]),
             Self::AllVms => {
@@ -123,46 +111,39 @@ impl Target {
     }
 }
 
-/// Processes and everything that descends from them.
-fn with_descendants(mut known: BTreeSet<i32>) -> BTreeSet<i32> {
-    let Ok(all) = all_processes() else { return known };
-    let parents: BTreeMap<i32, i32> =
-        all.filter_map(|process| process.ok()?.stat().ok()).map(|stat| (stat.pid, stat.ppid)).collect();
-    loop {
-        let before = known.len();
-        let children = parents.iter().filter(|(_, parent)| known.contains(parent)).map(|(&pid, _)| pid);
-        let children: Vec<i32> = children.collect();
-        known.extend(children);
-        if known.len() == before {
-            return known;
-        }
+/// A process, named by the number of its first thread.
+fn process(pid: i32) -> Result<Members> {
+    let status = Process::new(pid).and_then(|process| process.status());
+    let status = status.with_context(|| format!("there is no process {pid}"))?;
+    if status.tgid != pid {
+        bail!("{pid} is a thread of process {} ({}): attach to pid:{}", status.tgid, status.name, status.tgid);
     }
+    if threads_of(pid.cast_unsigned()).is_empty() {
+        bail!("process {pid} ({}) has ended; its parent has not taken notice yet", status.name);
+    }
+    let members = Members::tree(pid);
+    if members.threads().is_empty() {
+        bail!("process {pid} is sandscope itself, or was started by it: it is never part of a target");
+    }
+    Ok(members)
 }
 
-fn of_cgroup(path: &Path) -> Result<BTreeSet<i32>> {
-    let directory = if path.starts_with("/sys/fs/cgroup") {
-        path.to_owned()
-    } else {
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        let mounts = Process::myself().and_then(|own| own.mountinfo()).context("can't read the mounts of this host")?;
-        let candidates = mounts.into_iter().filter(|mount| mount.fs_type.starts_with("cgroup"));
-        let found =
-            candidates.map(|mount| mount.mount_point.join(relative)).find(|path| path.join("cgroup.procs").exists());
-        found.with_context(|| format!("no hierarchy of control groups has {}", path.display()))?
-    };
-    let mut processes = BTreeSet::new();
-    let mut waiting = vec![directory];
-    while let Some(directory) = waiting.pop() {
-        let file = directory.join("cgroup.procs");
-        let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-        processes.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-        let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-        waiting.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+/// The control groups of this name that have processes.
+fn group(path: &Path) -> Result<Members> {
+    let all = ControlGroup::named(path);
+    if all.is_empty() {
+        bail!("no hierarchy of control groups has {}", path.display());
     }
-    Ok(processes)
+    let looked_at: Vec<_> = all.iter().map(|group| group.directory.display().to_string()).collect();
+    let groups = all.into_iter().filter(|group| !group.threads().is_empty()).collect();
+    let members = Members { roots: BTreeSet::new(), groups };
+    if members.groups.is_empty() || members.threads().is_empty() {
+        bail!("the control group has no processes besides sandscope: {}", looked_at.join(", "));
+    }
+    Ok(members)
 }
 
-async fn of_container(name: &str) -> Result<BTreeSet<i32>> {
+async fn of_container(name: &str) -> Result<Members> {
     let daemon = Daemon::connect().await?;
     let details = daemon.client.inspect_container(name, None).await;
     let details = details.with_context(|| format!("the Docker daemon has no container {name:?}"))?;
@@ -170,14 +151,8 @@ async fn of_container(name: &str) -> Result<BTreeSet<i32>> {
     let pid = pid.with_context(|| format!("the container {name:?} does not run"))?;
     // Runtimes with a process beside the container's own (a gofer, a VMM) keep them in its control groups.
     let id = details.id.unwrap_or_default();
-    let mut processes = BTreeSet::from([pid]);
-    if let (false, Ok(all)) = (id.is_empty(), all_processes()) {
-        let inside = all.filter_map(Result::ok).filter(|process| {
-            process.cgroups().is_ok_and(|groups| groups.0.iter().any(|group| group.pathname.contains(&id)))
-        });
-        processes.extend(inside.map(|process| process.pid));
-    }
-    Ok(with_descendants(processes))
+    let groups = if id.is_empty() { Vec::new() } else { ControlGroup::matching(|group| group.contains(&id)) };
+    Ok(Members { roots: [pid].into(), groups })
 }
 
 /// The VMM whose program's name begins with `program`, by its process number or by the value of one of these options.
@@ -257,15 +232,5 @@ mod tests {
         assert_eq!(value_of(&arguments("firecracker --id=vm1 --no-api"), "--id"), Some("vm1"));
         assert_eq!(value_of(&arguments("firecracker --id vm1"), "--id"), Some("vm1"));
         assert_eq!(value_of(&arguments("qemu -m 64"), "-name"), None);
-    }
-
-    #[test]
-    fn descendants_are_found() {
-        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
-        let own = i32::try_from(std::process::id()).unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        assert!(with_descendants([own].into()).contains(&pid));
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }
