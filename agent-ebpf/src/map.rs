@@ -75,6 +75,46 @@ impl Membership {
     }
 }
 
+/// Bytes of the longest name of a control group that is followed.
+pub const GROUP_BYTES: usize = 512;
+/// Control groups that can be followed at a time.
+pub const GROUPS: usize = 256;
+
+/// Key of a control group whose threads are in a scope, with those of the groups below it: by its name, with `scope` 0; and once more by
+/// its scope, with `name` 0, which tells that the scope follows groups of that hierarchy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable, PartialEq, Eq)]
+pub struct GroupKey {
+    /// [`GroupName`] of its path from the root of its hierarchy.
+    pub name: u64,
+    /// Number of its hierarchy.
+    pub hierarchy: u32,
+    /// Number of its scope.
+    pub scope: u32,
+}
+
+/// The name of a control group as a number that is made byte by byte, so that a program compares the name of a group and of all
+/// above it with any number of others in one walk. 64-bit FNV-1a.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupName(pub u64);
+
+impl GroupName {
+    /// Of the root, whose name is empty here.
+    pub const ROOT: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    /// With one more byte.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, byte: u8) -> Self {
+        Self((self.0 ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3))
+    }
+
+    /// Of a path such as `/a/b`, with or without a slash at its end.
+    pub fn of(path: &str) -> Self {
+        path.trim_end_matches('/').bytes().fold(Self::ROOT, Self::and)
+    }
+}
+
 /// Whose records of which kind found no room.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable, PartialEq, Eq)]
@@ -303,10 +343,12 @@ pub struct BlockPending {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{FileCounts, FileKey, InterruptContext, LostKey, NetDevice, NetQueue};
+    use super::{FileCounts, FileKey, GroupKey, InterruptContext, LostKey, NetDevice, NetQueue};
 
     // SAFETY: `repr(C)`, made of integers without implicit padding (`bytemuck::Pod` is derived), valid for any bytes.
     unsafe impl aya::Pod for LostKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for GroupKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for InterruptContext {}
     // SAFETY: as above.
@@ -321,7 +363,15 @@ mod user {
 
 #[cfg(test)]
 mod tests {
-    use super::Membership;
+    use super::{GroupName, Membership};
+
+    #[test]
+    fn the_names_of_groups_are_told_apart_and_slashes_at_their_end_are_none() {
+        assert_eq!(GroupName::of("/"), GroupName::ROOT);
+        assert_eq!(GroupName::of("/a/b/"), GroupName::of("/a/b"));
+        assert_ne!(GroupName::of("/a/b"), GroupName::of("/a/c"));
+        assert_eq!(GroupName::of("/a").and(b'/').and(b'b'), GroupName::of("/a/b"));
+    }
 
     #[test]
     fn children_of_a_member_are_members() {

@@ -20,8 +20,10 @@ pub enum State {
     Runnable = 1,
     /// It waits for something else.
     Blocked = 2,
-    /// It will never run again.
+    /// It will never run again, or is in scope no more.
     Dead = 3,
+    /// It was there before it was looked at and nothing has happened to it since: its first event tells what it did until then.
+    Unseen = 4,
 }
 
 /// What is kept of a thread in scope.

@@ -4,7 +4,7 @@
 //! is run to see which of them the host's KVM traces.
 
 use crate::{
-    host::{btf::KernelTypes, support::Support, tracefs::with_tracefs},
+    host::{btf::KernelTypes, pid_namespace, support::Support, tracefs::with_tracefs},
     measure::memory::{ksm, pages::pagemap},
     probe::{self, Aggregate, Limits, Options, Probes, Stacks},
     sandbox::{self, kvm_floor::KvmFloor},
@@ -17,7 +17,6 @@ use sandscope_ebpf::{event::Kind, map::Membership};
 use serde::Serialize;
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -150,15 +149,9 @@ fn huge_pages() -> Support {
 }
 
 fn pid_namespace() -> Support {
-    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`): the initial pid namespace has a fixed inode number.
-    const INITIAL: u64 = 0xEFFF_FFFC;
-    match fs::metadata("/proc/self/ns/pid") {
-        Ok(namespace) if namespace.ino() == INITIAL => ok("the initial pid namespace"),
-        Ok(_) => unsupported(
-            "inside a pid namespace, in which threads have other numbers than the probes see",
-            "run in the host's pid namespace, for example `docker run --pid=host`",
-        ),
-        Err(error) => unsupported(format!("/proc/self/ns/pid: {error}"), "mount /proc"),
+    match pid_namespace::check() {
+        Ok(()) => ok("the initial pid namespace"),
+        Err(reason) => unsupported(reason, pid_namespace::REMEDY),
     }
 }
 

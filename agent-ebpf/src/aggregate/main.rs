@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod group;
 mod kvm;
 mod sched;
 mod scope;

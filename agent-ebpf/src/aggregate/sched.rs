@@ -25,7 +25,7 @@ static PREEMPTIONS: HashMap<PreemptionKey, Preemptions> = HashMap::with_max_entr
 #[unsafe(no_mangle)]
 static TASK_STATE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-static TASK_COMM: Global<u32> = Global::new(0);
+pub static TASK_COMM: Global<u32> = Global::new(0);
 
 /// `TASK_DEAD`: the task is being switched out for the last time. Part of the scheduler's contract since 2.6.
 const TASK_DEAD: u32 = 0x80;
@@ -77,7 +77,8 @@ fn leave(context: &impl Tracepoint, tid: u32, entry: &mut Entry, now: u64, next_
     let is_dead = state & TASK_DEAD != 0;
     let tgid = || thread::tgid_of(context, PREV);
     if let Some((slot, thread)) = thread::of(tid, entry, now, State::Running, tgid) {
-        if thread.state == State::Running as u32 {
+        // Had it got the CPU since it was looked at, that would have been seen.
+        if thread.state == State::Running as u32 || thread.state == State::Unseen as u32 {
             thread.on_cpu_ns += now.saturating_sub(thread.since_ns);
         }
         thread.switches += 1;
@@ -111,6 +112,9 @@ fn arrive(thread: &mut Thread, now: u64) {
     } else if thread.state == State::Blocked as u32 {
         // Its wake-up was before it was looked at.
         thread.blocked_ns += waited;
+    } else if thread.state == State::Unseen as u32 {
+        // It waited already when it was looked at; since when is not known, so that it is no latency.
+        thread.runnable_ns += waited;
     }
     // SAFETY: the helper takes nothing and can't fail; there is no safe wrapper for it.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;

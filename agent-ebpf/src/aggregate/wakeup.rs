@@ -52,7 +52,7 @@ fn waking(context: &impl Tracepoint) -> i32 {
     thread.causes_ns += interrupt::running_ns(cause, now);
     // A thread may be woken before it has slept; then the wake-up only keeps it from sleeping.
     let mut slept_ns = 0;
-    if thread.state == State::Blocked as u32 {
+    if thread.state == State::Blocked as u32 || thread.state == State::Unseen as u32 {
         slept_ns = now.saturating_sub(thread.since_ns);
         thread.blocked_ns += slept_ns;
         thread.state = State::Runnable as u32;

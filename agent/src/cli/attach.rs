@@ -22,7 +22,7 @@ use std::{
 use tokio::time::Instant;
 use ulid::Ulid;
 
-/// How often the screen is drawn anew, and how often it is looked whether the target still lives.
+/// How often the screen is drawn anew.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to attach to, and for how long.
@@ -81,9 +81,9 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
     let guest = arguments.guest_symbols.as_deref().map(GuestSymbols::read).transpose().map_err(bad)?;
     let found = arguments.target.find().await.map_err(bad)?;
     let aggregate = Aggregate::load(Limits::default()).map_err(|error| {
-        BadRequest(format!(
-            "{error}: attaching needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; `sandscope doctor` says more"
-        ))
+        let needs = "attaching needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN";
+        let needs = if rustix::process::geteuid().is_root() { String::new() } else { format!(" ({needs})") };
+        BadRequest(format!("{error}{needs}; `sandscope doctor` says more"))
     })?;
     let mut manifest = Manifest::new("attach", 0);
     manifest.probes.available = true;
@@ -106,17 +106,24 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
     let mut names = Names::of_running_kernel();
     let mut attached = Attached::to(found.clone(), aggregate)?;
     let deadline = Instant::now() + arguments.time;
-    let mut drawn = 0;
-    while Instant::now() < deadline && !interrupted.is_cancelled() && attached.is_alive() {
+    let (mut drawn, mut alive) = (0, true);
+    let (mut next_look, mut next_drawing) = (Instant::now(), Instant::now() + INTERVAL);
+    while alive && Instant::now() < deadline && !interrupted.is_cancelled() {
+        let next = if arguments.live { next_look.min(next_drawing) } else { next_look };
         tokio::select! {
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + INTERVAL)) => {}
+            () = tokio::time::sleep_until(deadline.min(next)) => {}
             () = interrupted.cancelled() => {}
         }
-        if arguments.live {
+        if Instant::now() >= next_look {
+            let (pause, is_alive) = attached.look()?;
+            (next_look, alive) = (Instant::now() + pause, is_alive);
+        }
+        if arguments.live && Instant::now() >= next_drawing {
             drawn = draw(&mut attached, &mut names, guest.as_ref(), drawn)?;
+            next_drawing += INTERVAL;
         }
     }
-    let vanished = !attached.is_alive();
+    let vanished = !alive || !attached.look()?.1;
     let mut summaries = Vec::new();
     for (position, window) in (0..).zip(attached.detach()?) {
         window.learn(&mut names);
@@ -162,6 +169,9 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
     if interrupted.is_cancelled() {
         return Err(Interrupted.into());
     }
+    for doubt in summaries.iter().flat_map(|summary| &summary.doubts) {
+        eprintln!("sandscope: these figures can't be right: {doubt}");
+    }
     if vanished {
         let seconds = summaries.first().map_or(0.0, |summary| summary.seconds);
         eprintln!(
@@ -170,7 +180,7 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
         );
         return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if summaries.iter().all(|summary| summary.doubts.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Looks at the pages of the targets, and adds what is in them to the results.

@@ -495,7 +495,9 @@ pub fn window(target: &str) -> Window {
         named_wakeups_count: 50,
         runnable_ns: 0,
         stolen_ns: None,
+        throttled_ns: None,
         unrecorded_count: 0,
+        doubts: None,
         maps_bytes: 1,
     }
 }
@@ -505,6 +507,7 @@ pub fn vcpu() -> Thread {
     Thread {
         tid: 1,
         tgid: 1,
+        threads_count: Some(1),
         comm: "vcpu 0".to_owned(),
         role: "vcpu".to_owned(),
         syscall: Some("ioctl".to_owned()),

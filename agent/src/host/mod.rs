@@ -2,7 +2,9 @@
 
 pub mod btf;
 pub mod clock;
+pub mod control_group;
 pub mod kallsyms;
+pub mod pid_namespace;
 pub mod quiescence;
 pub mod support;
 pub mod tracefs;

@@ -6,4 +6,6 @@ pub mod host_load;
 pub mod idle_states;
 pub mod memory;
 pub mod page_cache;
+pub mod run_time;
 pub mod threads;
+pub mod throttling;

@@ -4,7 +4,7 @@ use super::{
     Definition, Event, Hook, Kernel,
     scope::{self, ScopeTable},
 };
-use crate::host::{btf::KernelTypes, tracefs};
+use crate::host::{btf::KernelTypes, pid_namespace, tracefs};
 use anyhow::Context;
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -87,6 +87,7 @@ impl Programs {
         slots: u16,
         configure: impl FnOnce(&mut EbpfLoader<'_>) + Send,
     ) -> Result<Self, Error> {
+        pid_namespace::check().map_err(|reason| Error::Load(format!("{reason}; {}", pid_namespace::REMEDY)))?;
         tracefs::with_tracefs(|tracefs| Self::load_with(object, probes, slots, configure, tracefs))
             .map_err(|error| Error::Load(error.to_string()))?
     }
@@ -234,6 +235,11 @@ impl Programs {
     /// Says what a thread is from now on.
     pub(super) fn mark(&self, tid: u32, membership: Membership) {
         self.scopes.set(tid, membership);
+    }
+
+    /// What a thread is.
+    pub(super) fn membership(&self, tid: u32) -> Membership {
+        self.scopes.membership(tid)
     }
 
     /// Says what a thread is from now on and which slot it has.

@@ -16,7 +16,7 @@ mod timeline;
 use crate::host::{btf::KernelTypes, tracefs::Tracefs};
 use aya::programs::perf_event::SoftwareEvent;
 
-pub use aggregate::{Aggregate, Limits, Snapshot};
+pub use aggregate::{Aggregate, Ended, Followed, Limits, Snapshot, add_thread};
 pub use distribution::Distribution;
 pub use exits::{ExitReasons, userspace_exit_name};
 pub use loader::{Error, Missing};

@@ -26,7 +26,7 @@ pub(super) fn chunks() -> Result<u32> {
 /// The map `SCOPE_OF`, in the agent's own memory: single stores, no system calls, no overwriting of neighbours.
 pub(super) struct ScopeTable(MappedArray<ScopeChunk>);
 
-// SAFETY: the elements are only written to, by atomic stores.
+// SAFETY: elements are single words, which are read and written as a whole.
 unsafe impl Sync for ScopeTable {}
 
 impl ScopeTable {
@@ -42,6 +42,12 @@ impl ScopeTable {
             // SAFETY: aligned, valid as long as `self`, and from now on used as an atomic, since others may write to it meanwhile.
             unsafe { AtomicU16::from_ptr(field) }.store(membership.0, Ordering::Release);
         }
+    }
+
+    /// What a thread is. Thread numbers beyond `pid_max` are nothing.
+    pub(super) fn membership(&self, tid: u32) -> Membership {
+        // SAFETY: aligned and valid as long as `self`; an entry is one word, and any bytes are one.
+        self.entry(tid).map_or(Membership::NONE, |entry| unsafe { entry.read_volatile() }.membership)
     }
 
     /// Says what is known of a thread, its slot included. To be called while no program uses the slot that it has.

@@ -2,9 +2,12 @@
 
 use crate::{
     experiment::idle::{Interval, SandboxSummary, Summary},
-    steady::WindowSummary,
+    steady::{Busy, WindowSummary},
 };
 use std::fmt::{self, Display, Formatter};
+
+/// Part of a CPU from which on somebody who uses it is shown.
+const SHOWN: f64 = 0.000_1;
 
 /// A run of `idle`, laid out for a terminal.
 pub struct IdleReport<'a>(pub &'a Summary);
@@ -62,6 +65,9 @@ fn write_details(out: &mut Formatter<'_>, window: &WindowSummary) -> fmt::Result
         ms_per_s(window.cost.causes_ns),
         ms_per_s(window.cost.helpers_ns)
     )?;
+    for busy in window.busiest.iter().filter(|busy| busy.cpu_ratio >= SHOWN) {
+        writeln!(out, "  {:>9.3} %  {}", busy.cpu_ratio * 100.0, Somebody(busy))?;
+    }
     for cause in &window.causes {
         writeln!(
             out,
@@ -82,8 +88,35 @@ fn write_details(out: &mut Formatter<'_>, window: &WindowSummary) -> fmt::Result
     if let Some(latency) = window.run_queue_p99_ns {
         writeln!(out, "  run queue: 99 % wait less than {:.1} µs", latency as f64 / 1e3)?;
     }
+    if let Some(throttled_ns) = window.throttled_ns.filter(|&ns| ns > 0) {
+        writeln!(out, "  throttled by its CPU limit: {:.1} ms/s", ms_per_s(throttled_ns))?;
+    }
+    for doubt in &window.doubts {
+        writeln!(out, "  these figures can't be right: {doubt}")?;
+    }
     match window.unrecorded_count {
         0 => Ok(()),
-        lost => writeln!(out, "  {lost} events found no room and are missing in these figures"),
+        lost => writeln!(out, "  {lost} events found no room: these figures are lower bounds"),
+    }
+}
+
+/// Who used a CPU, in a few words.
+struct Somebody<'a>(&'a Busy);
+
+impl Display for Somebody<'_> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Busy { role, comm, tid, threads_count, .. } = self.0;
+        match tid {
+            Some(tid) => write!(out, "{comm} (thread {tid}")?,
+            None => write!(out, "{comm} ({threads_count} threads that have ended")?,
+        }
+        if role != comm {
+            write!(out, ", {role}")?;
+        }
+        out.write_str(")")?;
+        match &self.0.syscall {
+            Some(call) => write!(out, " in {call}"),
+            None => Ok(()),
+        }
     }
 }

@@ -7,7 +7,9 @@
 //! Used for sandboxes that an experiment has started and for those that ran before.
 
 mod attached;
+mod checks;
 mod content;
+mod ended;
 mod guest_symbols;
 mod looked_at;
 mod members;
@@ -19,9 +21,9 @@ pub use attached::Attached;
 pub(crate) use content::nanoseconds;
 pub use content::{Content, ContentPart, ContentSummary};
 pub use guest_symbols::{GuestSymbols, Moved};
-pub use members::{ControlGroup, Members};
+pub use members::Members;
 pub use rows::Translators;
-pub use summary::{Cause, Cost, ExitRate, Place, WindowSummary, summarise};
+pub use summary::{Busy, Cause, Cost, ExitRate, Place, WindowSummary, summarise};
 pub use target::{Found, Target};
 
 use crate::{
@@ -29,17 +31,26 @@ use crate::{
         counters::{self, Counters},
         helpers::{self, Ksmd},
         idle_states::{self, IdleState},
+        run_time,
+        throttling::Throttling,
     },
-    probe::{Aggregate, Snapshot, syscall_name},
+    probe::{Aggregate, Ended, Snapshot, syscall_name},
     role::{RoleRule, ThreadRule, rule_of},
 };
 use anyhow::Result;
-use sandscope_ebpf::{map::Membership, sums::Thread};
+use ended::Sums;
+use sandscope_ebpf::{
+    map::Membership,
+    sums::{State, Thread},
+};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     time::Duration,
 };
+
+/// A thread that has a CPU for longer without a switch is asked for.
+const LONG_ON_CPU_NS: u64 = 10_000_000;
 
 /// Role of the kernel's threads that work for a sandbox.
 const HELPER: &str = "helper";
@@ -67,6 +78,13 @@ pub struct Opening {
     ksmd: Option<Ksmd>,
     stolen_ns: Option<u64>,
     helpers: BTreeSet<u32>,
+    throttling: Throttling,
+    /// The kernel's own count of the CPU time of each thread when the window was opened.
+    run_ns: HashMap<u32, u64>,
+    /// Those that have ended since then and whose places others have.
+    ended: Sums,
+    /// Those of them since the last tick.
+    ended_since_tick: Sums,
 }
 
 /// Who a thread was.
@@ -78,6 +96,8 @@ pub struct Who {
     pub role: String,
     /// The system call that it was in when it was looked at; `None` if it ran, or that can't be read.
     pub syscall: Option<String>,
+    /// How many threads of that name this is the sum of: 1, or as many as have ended and have given their places to others.
+    pub threads: u64,
 }
 
 /// A window that is over.
@@ -96,6 +116,10 @@ pub struct Window {
     pub ksmd_ns: Option<u64>,
     /// Time that the host's hypervisor took; `None` where it does not say.
     pub stolen_ns: Option<u64>,
+    /// Time in which CPU limits kept its threads from running; `None` where no control group counts it.
+    pub throttled_ns: Option<u64>,
+    /// What in these figures can't be, each in a sentence; empty when all checks hold.
+    pub doubts: Vec<String>,
     /// Memory of the maps.
     pub maps_bytes: u64,
 }
@@ -116,8 +140,50 @@ impl Opening {
         let threads = processes.iter().flat_map(|&pid| members::threads_of(pid)).collect();
         let (counters, idle_states) = (Counters::start(&threads), idle_states::read());
         let (ksmd, stolen_ns) = (Ksmd::read(), helpers::stolen_ns());
+        let throttling = Throttling::of(&processes);
+        aggregate.restart_unseen(subject.scope);
         let before = aggregate.snapshot(subject.scope)?;
-        Ok(Self { subject, before, last: None, counters, idle_states, ksmd, stolen_ns, helpers })
+        let known = before.threads.values().map(|thread| thread.tid);
+        let run_ns = known.filter_map(|tid| Some((tid, run_time::run_ns(tid)?))).collect();
+        Ok(Self {
+            subject,
+            before,
+            last: None,
+            counters,
+            idle_states,
+            ksmd,
+            stolen_ns,
+            helpers,
+            throttling,
+            run_ns,
+            ended: Sums::default(),
+            ended_since_tick: Sums::default(),
+        })
+    }
+
+    /// Adds threads that have ended and whose places are free again. To be told of all of them, of any scope.
+    pub fn note_ended(&mut self, ended: &Ended) {
+        let known = self.last.as_ref().unwrap_or(&self.before);
+        let ended = ended.of_scope(self.subject.scope, |slot| known.threads.contains_key(&slot));
+        if ended.is_empty() {
+            return;
+        }
+        let mut ended_since_tick = ended.clone();
+        match &mut self.last {
+            Some(last) => last.give_up(&mut ended_since_tick),
+            None => self.before.clone().give_up(&mut ended_since_tick),
+        }
+        let mut ended = ended;
+        self.before.give_up(&mut ended);
+        let counted = |ended: &mut Ended| ended.threads.retain(|_, thread| self.is_counted(thread));
+        counted(&mut ended);
+        counted(&mut ended_since_tick);
+        let mut sums = std::mem::take(&mut self.ended);
+        sums.add(&ended, |thread| self.who(thread));
+        self.ended = sums;
+        let mut sums = std::mem::take(&mut self.ended_since_tick);
+        sums.add(&ended_since_tick, |thread| self.who(thread));
+        self.ended_since_tick = sums;
     }
 
     /// What has happened since the last tick, or since the window was opened; it stays open. Counters of the processor are left
@@ -129,7 +195,8 @@ impl Opening {
         let now = aggregate.snapshot(self.subject.scope)?;
         let counted = now.clone().since(self.last.as_ref().unwrap_or(&self.before));
         self.last = Some(now);
-        Ok(self.window(counted, aggregate, Vec::new()))
+        let ended = std::mem::take(&mut self.ended_since_tick);
+        Ok(self.window(counted, &ended, aggregate, Vec::new()))
     }
 
     /// Closes the window.
@@ -139,33 +206,70 @@ impl Opening {
     pub fn close(mut self, aggregate: &Aggregate) -> Result<Window> {
         let counters = std::mem::replace(&mut self.counters, Counters::none()).stop();
         let counted = aggregate.snapshot(self.subject.scope)?.since(&self.before);
-        let window = self.window(counted, aggregate, counters);
+        let window = self.window(counted, &self.ended, aggregate, counters);
         for tid in &self.helpers {
             aggregate.mark(*tid, Membership::NONE);
         }
         Ok(window)
     }
 
-    fn window(&self, mut counted: Snapshot, aggregate: &Aggregate, counters: Vec<counters::Value>) -> Window {
+    fn window(
+        &self,
+        mut counted: Snapshot,
+        ended: &Sums,
+        aggregate: &Aggregate,
+        counters: Vec<counters::Value>,
+    ) -> Window {
         // Launchers, clients and daemons are in the scope, but not of the sandbox.
         counted.threads.retain(|_, thread| self.is_counted(thread));
         let kept: BTreeSet<u32> = counted.threads.keys().copied().collect();
         counted.wakes.retain(|key, _| kept.contains(&key.slot.into()));
         counted.preemptions.retain(|key, _| kept.contains(&key.slot));
         counted.exits.retain(|_, exits| kept.contains(&exits.slot));
+        let (at_ns, span_ns) = (counted.at_ns, counted.span_ns);
+        counted.threads.values_mut().for_each(|thread| self.settle(thread, at_ns, span_ns));
         let processes: BTreeSet<u32> = counted.threads.values().map(|thread| thread.tgid).collect();
-        let threads = counted.threads.iter().map(|(&slot, thread)| (slot, self.who(thread))).collect();
+        let mut threads = counted.threads.iter().map(|(&slot, thread)| (slot, self.who(thread))).collect();
+        ended.add_to(&mut counted, &mut threads);
         let ksmd = self.ksmd.zip(Ksmd::read());
         let stolen = self.stolen_ns.zip(helpers::stolen_ns());
         Window {
             subject: self.subject.clone(),
+            doubts: checks::doubts(&counted, &threads, checks::online_cpus()),
             counted,
             threads,
             counters,
             idle_states: idle_states::between(&self.idle_states, idle_states::read()),
             ksmd_ns: ksmd.map(|(before, now)| now.share_since(before, &processes)),
             stolen_ns: stolen.map(|(before, now)| now.saturating_sub(before)),
+            throttled_ns: self.throttling.since(),
             maps_bytes: aggregate.bytes(),
+        }
+    }
+
+    /// Says what the state was in which a thread spent the last part of the window, where no event tells: nothing has happened to
+    /// it since it was looked at, or the kernel has not told that it left its CPU.
+    fn settle(&self, thread: &mut Thread, at_ns: u64, span_ns: u64) {
+        let is_unseen = thread.state == State::Unseen as u32;
+        let open_ns = if is_unseen { span_ns } else { at_ns.saturating_sub(thread.since_ns).min(span_ns) };
+        if !is_unseen && (thread.state != State::Running as u32 || open_ns < LONG_ON_CPU_NS) {
+            return;
+        }
+        let Some(state) = run_time::state(thread.tgid, thread.tid) else { return };
+        if !is_unseen && state == 'R' {
+            return;
+        }
+        let before = self.run_ns.get(&thread.tid);
+        let run_ns = before.and_then(|before| Some(run_time::run_ns(thread.tid)?.saturating_sub(*before)));
+        let (on_cpu_ns, other_ns) = checks::settled(state, run_ns, open_ns);
+        if !is_unseen {
+            thread.on_cpu_ns -= open_ns.min(thread.on_cpu_ns);
+        }
+        thread.on_cpu_ns += on_cpu_ns;
+        if state == 'R' {
+            thread.runnable_ns += other_ns;
+        } else {
+            thread.blocked_ns += other_ns;
         }
     }
 
@@ -181,13 +285,13 @@ impl Opening {
         };
         let (comm, syscall) = (printable(&comm), syscall_of(thread.tid));
         if self.helpers.contains(&thread.tid) {
-            return Who { comm, role: HELPER.to_owned(), syscall };
+            return Who { comm, role: HELPER.to_owned(), syscall, threads: 1 };
         }
         let by_name = self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins));
         let by_vcpu = (thread.vcpu != 0).then_some("vcpu");
         let role = by_name.map(|rule| rule.role).or(by_vcpu).or_else(|| process_role(self.subject.roles, thread.tgid));
         let role = role.map_or_else(|| comm.clone(), str::to_owned);
-        Who { comm, role, syscall }
+        Who { comm, role, syscall, threads: 1 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rows of the dataset that a window gives.
 
-use super::{GuestSymbols, Moved, Who, Window};
+use super::{GuestSymbols, Moved, Who, Window, ended};
 use crate::{
     correlate::{Cause, Names},
     probe::{Distribution, userspace_exit_name},
@@ -70,7 +70,7 @@ impl Window {
                 Some(tables::Preemption {
                     tid: self.counted.threads.get(&key.slot)?.tid,
                     role: self.threads.get(&key.slot)?.role.clone(),
-                    by_tid: key.by_tid,
+                    by_tid: (!ended::is_several(key.by_tid)).then_some(key.by_tid),
                     by_comm: super::printable(&preemptions.by_comm),
                     count: preemptions.count,
                 })
@@ -114,7 +114,9 @@ impl Window {
                 named_wakeups_count: self.counted.wakes.values().map(|wakes| wakes.count).sum(),
                 runnable_ns: self.counted.threads.values().map(|thread| thread.runnable_ns).sum(),
                 stolen_ns: self.stolen_ns,
+                throttled_ns: self.throttled_ns,
                 unrecorded_count: self.counted.shortages.total(),
+                doubts: (!self.doubts.is_empty()).then(|| self.doubts.join("; ")),
                 maps_bytes: self.maps_bytes,
             }],
         )
@@ -176,7 +178,7 @@ impl Window {
             cause: cause.kind().to_owned(),
             detail: cause.detail(with.names),
             waker: is_task.then(|| super::printable(&wakes.waker_comm)),
-            waker_tid: is_task.then_some(key.waker_tid),
+            waker_tid: (is_task && !ended::is_several(key.waker_tid)).then_some(key.waker_tid),
             waker_inside: is_task.then_some(wakes.waker_scope == self.subject.scope),
             count: wakes.count,
             waited_ns: wakes.slept_ns,
@@ -239,6 +241,7 @@ fn thread_row(thread: &Thread, who: &Who) -> tables::Thread {
         comm: who.comm.clone(),
         role: who.role.clone(),
         syscall: who.syscall.clone(),
+        threads_count: Some(who.threads),
         on_cpu_ns: thread.on_cpu_ns,
         runnable_ns: thread.runnable_ns,
         blocked_ns: thread.blocked_ns,

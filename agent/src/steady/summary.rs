@@ -36,6 +36,8 @@ pub struct WindowSummary {
     pub cost: Cost,
     /// Wake-ups per second.
     pub wakeups_per_s: f64,
+    /// Who used the CPU most.
+    pub busiest: Vec<Busy>,
     /// What woke it most often.
     pub causes: Vec<Cause>,
     /// Why it left the guest most often.
@@ -44,8 +46,31 @@ pub struct WindowSummary {
     pub places: Vec<Place>,
     /// Run-queue latency that 99 % stay below, in nanoseconds; `None` when nobody had to wait.
     pub run_queue_p99_ns: Option<u64>,
+    /// Time in which CPU limits kept it from running, in nanoseconds; `None` where nothing counts it.
+    pub throttled_ns: Option<u64>,
     /// Events that found no room.
     pub unrecorded_count: u64,
+    /// What in these figures can't be.
+    pub doubts: Vec<String>,
+}
+
+/// Somebody who used the CPU.
+#[derive(Debug, Clone, Serialize)]
+pub struct Busy {
+    /// Its role.
+    pub role: String,
+    /// Name of the thread, or of the threads.
+    pub comm: String,
+    /// The thread; `None` for the sum of those that have ended.
+    pub tid: Option<u32>,
+    /// How many threads.
+    pub threads_count: u64,
+    /// CPU time as a share of one CPU.
+    pub cpu_ratio: f64,
+    /// Wake-ups per second.
+    pub wakeups_per_s: f64,
+    /// The system call that it was seen in.
+    pub syscall: Option<String>,
 }
 
 /// A cause of wake-ups.
@@ -168,10 +193,35 @@ pub fn summarise(window: &Window, with: &Translators<'_>) -> WindowSummary {
         seconds,
         cost: window.cost(),
         wakeups_per_s: per_s(window.counted.threads.values().map(|thread| thread.wakeups).sum()),
+        busiest: busiest(window, seconds),
         causes,
         exits,
         places,
         run_queue_p99_ns: window.latency_ns(0.99),
+        throttled_ns: window.throttled_ns,
         unrecorded_count: window.counted.shortages.total(),
+        doubts: window.doubts.clone(),
     }
+}
+
+fn busiest(window: &Window, seconds: f64) -> Vec<Busy> {
+    let seconds = seconds.max(f64::MIN_POSITIVE);
+    let threads = window.counted.threads.iter().filter(|(_, thread)| thread.on_cpu_ns > 0);
+    let mut busiest: Vec<Busy> = threads
+        .filter_map(|(slot, thread)| {
+            let who = window.threads.get(slot)?;
+            Some(Busy {
+                role: who.role.clone(),
+                comm: who.comm.clone(),
+                tid: (thread.tid != 0).then_some(thread.tid),
+                threads_count: who.threads,
+                cpu_ratio: thread.on_cpu_ns as f64 / 1e9 / seconds,
+                wakeups_per_s: thread.wakeups as f64 / seconds,
+                syscall: who.syscall.clone(),
+            })
+        })
+        .collect();
+    busiest.sort_by(|one, other| other.cpu_ratio.total_cmp(&one.cpu_ratio));
+    busiest.truncate(TOP);
+    busiest
 }

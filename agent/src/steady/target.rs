@@ -1,7 +1,7 @@
 //! What can be attached to: how it is named, and which processes of the host it consists of.
 
-use super::members::{ControlGroup, Members, threads_of};
-use crate::sandbox::docker::daemon::Daemon;
+use super::members::{Members, threads_of};
+use crate::{host::control_group::ControlGroup, sandbox::docker::daemon::Daemon};
 use anyhow::{Context, Result, bail};
 use procfs::process::{FDTarget, Process, all_processes};
 use std::{

@@ -1,6 +1,8 @@
 //! Aggregate mode: counts and histograms per thread, vCPU and cause, kept in the kernel; for steady state, at any rate of
 //! events.
 
+mod ended;
+mod group;
 mod kvm;
 mod sched;
 mod scope;
@@ -9,7 +11,7 @@ mod wakeup;
 
 use super::{
     Definition, Error, Missing, interrupt,
-    loader::{Programs, fill, pop, push},
+    loader::{Programs, fill, insert_patiently, pop, push},
     mapped::MappedArray,
 };
 use crate::host::clock::monotonic_ns;
@@ -20,17 +22,21 @@ use aya::{
 };
 use bytemuck::Zeroable;
 use sandscope_ebpf::{
-    map::{Entry, Membership},
+    map::{Entry, GROUP_BYTES, GROUPS, GroupKey, GroupName, Membership},
     sums::{Exits, PreemptionKey, Preemptions, Shortages, State, Thread, Vcpu, WakeKey, Wakes},
 };
 
-pub use snapshot::Snapshot;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use ended::Ended;
+pub use snapshot::{Snapshot, add_thread};
 
 /// Built by `cargo xtask build-ebpf`; CI checks that it is what its source gives.
 static OBJECT: &[u8] = include_bytes_aligned!("../../../bpf/aggregate.o");
 
 /// All probes, those first that others build on.
-const PROBES: [&Definition; 5] = [&scope::PROBE, &sched::PROBE, &interrupt::PROBE, &wakeup::PROBE, &kvm::PROBE];
+const PROBES: [&Definition; 6] =
+    [&scope::PROBE, &sched::PROBE, &interrupt::PROBE, &wakeup::PROBE, &kvm::PROBE, &group::PROBE];
 
 /// How much can be kept.
 #[derive(Debug, Clone, Copy)]
@@ -44,9 +50,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Room for some hundred sandboxes; 30 MB of the kernel's memory.
+    /// Room for some hundred sandboxes; 35 MB of the kernel's memory.
     fn default() -> Self {
-        Self { threads: 8192, vcpus: 512, exits: 4096 }
+        Self { threads: 16_384, vcpus: 512, exits: 4096 }
     }
 }
 
@@ -67,6 +73,19 @@ pub struct Aggregate {
     vcpus: MappedArray<Vcpu>,
     exits: MappedArray<Exits>,
     limits: Limits,
+    /// Places of threads that were in use at the last look.
+    in_use: usize,
+}
+
+/// A control group that is to be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// Number of its scope.
+    pub scope: u16,
+    /// Number of its hierarchy.
+    pub hierarchy: u32,
+    /// Its name from the root of the hierarchy.
+    pub path: String,
 }
 
 impl Aggregate {
@@ -91,7 +110,7 @@ impl Aggregate {
         let threads = array(&programs.ebpf, "THREADS", elements(limits.threads)).map_err(failed)?;
         let vcpus = array(&programs.ebpf, "VCPUS", elements(limits.vcpus)).map_err(failed)?;
         let exits = array(&programs.ebpf, "EXITS", elements(limits.exits)).map_err(failed)?;
-        Ok(Self { programs, threads, vcpus, exits, limits })
+        Ok(Self { programs, threads, vcpus, exits, limits, in_use: 0 })
     }
 
     /// What this kernel can't do.
@@ -127,8 +146,8 @@ impl Aggregate {
         self.programs.mark(tid, membership);
     }
 
-    /// Puts a thread that runs already into a scope, in the state that it is in. Only [`Aggregate::mark`] it where nothing could
-    /// be kept of it anyway.
+    /// Puts a thread that exists already into a scope. What state it is in is told by its first event. Only [`Aggregate::mark`] it
+    /// where nothing could be kept of it anyway.
     ///
     /// # Errors
     /// When the kernel refuses to change a map.
@@ -137,20 +156,60 @@ impl Aggregate {
             self.mark(tid, membership);
             return Ok(());
         };
-        let stat = procfs::process::Process::new(tid.cast_signed()).and_then(|thread| thread.stat());
-        let state = if stat.is_ok_and(|stat| stat.state == 'R') { State::Running } else { State::Blocked };
         let thread = Thread {
             tid,
             tgid,
             membership: membership.0,
             cpu: u32::MAX,
-            state: state as u32,
+            state: State::Unseen as u32,
             since_ns: monotonic_ns(),
             ..Thread::zeroed()
         };
         self.threads.write(slot.into(), thread);
         self.programs.seed(tid, Entry { membership, slot });
         Ok(())
+    }
+
+    /// Begins anew with those threads of a scope to which nothing has happened since they were put into it: what their first event
+    /// tells is about the time from now on.
+    pub fn restart_unseen(&self, scope: u16) {
+        let unseen = self.slots(scope).filter(|(_, thread)| thread.state == State::Unseen as u32);
+        for (slot, _) in unseen {
+            let Some(element) = self.threads.at(slot) else { continue };
+            // SAFETY: inside of the element.
+            let since_ns = unsafe { &raw mut (*element.as_ptr()).since_ns };
+            // SAFETY: aligned, valid as long as `self`, and used as an atomic. A program that has an event of the thread at this very
+            // moment writes the same time.
+            unsafe { AtomicU64::from_ptr(since_ns) }.store(monotonic_ns(), Ordering::Relaxed);
+        }
+    }
+
+    /// What a thread is.
+    pub fn membership(&self, tid: u32) -> Membership {
+        self.programs.membership(tid)
+    }
+
+    /// From now on who joins one of these control groups is in its scope, and who leaves it is in it no more. To be called while the
+    /// probes are detached. Gives back those that can't be followed: more than there is room for, or with names that are too long.
+    ///
+    /// # Errors
+    /// When the kernel refuses to change a map.
+    pub fn follow(&mut self, groups: Vec<Followed>) -> Result<Vec<Followed>> {
+        let fits = |group: &Followed| group.path.trim_end_matches('/').len() < GROUP_BYTES;
+        let (mut wanted, mut refused): (Vec<_>, Vec<_>) = groups.into_iter().partition(fits);
+        refused.extend(wanted.split_off(wanted.len().min(GROUPS)));
+        if !self.programs.has("cgroup_attach_task") {
+            refused.append(&mut wanted);
+        }
+        let mut followed = self.hash_mut::<GroupKey, u32>("FOLLOWED")?;
+        for group in &wanted {
+            let scope = u32::from(group.scope);
+            let by_name = GroupKey { name: GroupName::of(&group.path).0, hierarchy: group.hierarchy, scope: 0 };
+            let by_scope = GroupKey { name: 0, hierarchy: group.hierarchy, scope };
+            insert_patiently(|| followed.insert(by_name, scope, 0))?;
+            insert_patiently(|| followed.insert(by_scope, scope, 0))?;
+        }
+        Ok(refused)
     }
 
     /// Everything counted so far of the threads of a scope. Costs the host nothing but the reading.

@@ -1,6 +1,6 @@
 //! What the programs have counted at one instant, and the difference of two instants.
 
-use super::Aggregate;
+use super::{Aggregate, Ended};
 use crate::host::clock::monotonic_ns;
 use anyhow::Result;
 use sandscope_ebpf::{
@@ -29,6 +29,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Nothing was counted.
+    pub fn empty() -> Self {
+        Self {
+            at_ns: 0,
+            span_ns: 0,
+            threads: BTreeMap::new(),
+            wakes: HashMap::new(),
+            preemptions: HashMap::new(),
+            exits: BTreeMap::new(),
+            shortages: Shortages::default(),
+        }
+    }
+
     pub(super) fn read(aggregate: &Aggregate, scope: u16) -> Result<Self> {
         let mut threads: BTreeMap<u32, Thread> = aggregate.slots(scope).collect();
         let at_ns = monotonic_ns();
@@ -85,9 +98,46 @@ impl Snapshot {
         self
     }
 
+    /// Subtracts from what has ended since what was counted of it here, and forgets that: its places are now those of others.
+    pub fn give_up(&mut self, ended: &mut Ended) {
+        for (slot, thread) in &mut ended.threads {
+            if let Some(before) = self.threads.remove(slot).filter(|before| before.tid == thread.tid) {
+                subtract_thread(thread, &before);
+            }
+        }
+        for (key, wakes) in &mut ended.wakes {
+            if let Some(before) = self.wakes.remove(key) {
+                wakes.count -= before.count;
+                wakes.slept_ns -= before.slept_ns;
+                wakes.on_cpu_after_ns -= before.on_cpu_after_ns;
+            }
+        }
+        for (key, preemptions) in &mut ended.preemptions {
+            if let Some(before) = self.preemptions.remove(key) {
+                preemptions.count -= before.count;
+            }
+        }
+    }
+
     /// Seconds that it is about.
     pub fn seconds(&self) -> f64 {
         self.span_ns as f64 / 1e9
+    }
+}
+
+/// Adds what a thread did to the sums of others.
+pub fn add_thread(sum: &mut Thread, thread: &Thread) {
+    sum.on_cpu_ns += thread.on_cpu_ns;
+    sum.runnable_ns += thread.runnable_ns;
+    sum.blocked_ns += thread.blocked_ns;
+    sum.switches += thread.switches;
+    sum.preemptions += thread.preemptions;
+    sum.sleeps += thread.sleeps;
+    sum.wakeups += thread.wakeups;
+    sum.migrations += thread.migrations;
+    sum.causes_ns += thread.causes_ns;
+    for (count, more) in sum.latency.0.iter_mut().zip(&thread.latency.0) {
+        *count = count.saturating_add(*more);
     }
 }
 

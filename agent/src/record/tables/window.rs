@@ -30,18 +30,25 @@ tables! {
         runnable_ns: u64,
         /// Time that the host's own hypervisor gave to others, all CPUs together; null where the host does not say.
         stolen_ns: Option<u64>,
+        /// Time in which CPU limits of its control groups kept its threads from running, all CPUs together, as the kernel counts it;
+        /// null where no control group of it counts, and in results of before.
+        throttled_ns: Option<u64>,
         /// Events that found no room in the maps: what they would have counted is missing.
         unrecorded_count: u64,
+        /// What in these figures can't be, such as more CPU time than there are CPUs; null when all checks hold.
+        doubts: Option<String>,
         /// Memory of the kernel that the maps take, whatever is in them.
         maps_bytes: u64,
     }
 
     /// One row per thread that was in the sandbox in a window, its helpers included.
     table threads = Thread of instance {
-        /// The thread, as the host numbers it.
+        /// The thread, as the host numbers it; 0 for the sum of those of one name that have ended when there were more than have room.
         tid: u32,
-        /// Its process.
+        /// Its process; 0 for such a sum.
         tgid: u32,
+        /// How many threads the row is about: 1, or as many as the sum is of; null in results of before.
+        threads_count: Option<u64>,
         /// Name of the thread.
         comm: String,
         /// Its role, such as `vmm`, `vcpu`, `sentry`, `workload` or `helper`.
@@ -78,8 +85,8 @@ tables! {
         tid: u32,
         /// Role of the thread.
         role: String,
-        /// The thread that got it; 0 is the idle task.
-        by_tid: u32,
+        /// The thread that got it; 0 is the idle task; null for several of one name that have ended.
+        by_tid: Option<u32>,
         /// Name of that thread.
         by_comm: String,
         /// How often that happened.
