@@ -511,6 +511,7 @@ pub fn vcpu() -> Thread {
         comm: "vcpu 0".to_owned(),
         role: "vcpu".to_owned(),
         syscall: Some("ioctl".to_owned()),
+        found_in: None,
         on_cpu_ns: 1_000_000,
         runnable_ns: 0,
         blocked_ns: 9_000_000_000,

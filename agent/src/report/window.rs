@@ -114,9 +114,10 @@ impl Display for Somebody<'_> {
             write!(out, ", {role}")?;
         }
         out.write_str(")")?;
-        match &self.0.syscall {
-            Some(call) => write!(out, " in {call}"),
-            None => Ok(()),
+        match (&self.0.found_in, &self.0.syscall) {
+            (Some(places), _) => write!(out, ", on the CPU in {places}"),
+            (None, Some(call)) => write!(out, ", waits in {call}"),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -11,6 +11,7 @@ mod checks;
 mod content;
 mod ended;
 mod guest_symbols;
+mod hot;
 mod looked_at;
 mod members;
 mod rows;
@@ -39,6 +40,7 @@ use crate::{
 };
 use anyhow::Result;
 use ended::Sums;
+use hot::Hot;
 use sandscope_ebpf::{
     map::Membership,
     sums::{State, Thread},
@@ -108,6 +110,8 @@ pub struct Window {
     pub counted: Snapshot,
     /// Who the threads were, by slot.
     pub threads: BTreeMap<u32, Who>,
+    /// Where those of them that used most of a CPU were found, by slot.
+    hot: BTreeMap<u32, Hot>,
     /// Counters of the kernel and the processor.
     pub counters: Vec<counters::Value>,
     /// What the host's CPUs did.
@@ -206,7 +210,8 @@ impl Opening {
     pub fn close(mut self, aggregate: &Aggregate) -> Result<Window> {
         let counters = std::mem::replace(&mut self.counters, Counters::none()).stop();
         let counted = aggregate.snapshot(self.subject.scope)?.since(&self.before);
-        let window = self.window(counted, &self.ended, aggregate, counters);
+        let mut window = self.window(counted, &self.ended, aggregate, counters);
+        window.hot = hot::look(&window.counted, &window.threads);
         for tid in &self.helpers {
             aggregate.mark(*tid, Membership::NONE);
         }
@@ -236,6 +241,7 @@ impl Opening {
         Window {
             subject: self.subject.clone(),
             doubts: checks::doubts(&counted, &threads, checks::online_cpus()),
+            hot: BTreeMap::new(),
             counted,
             threads,
             counters,

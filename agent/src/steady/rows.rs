@@ -1,6 +1,6 @@
 //! The rows of the dataset that a window gives.
 
-use super::{GuestSymbols, Moved, Who, Window, ended};
+use super::{GuestSymbols, Moved, Who, Window, ended, hot::Hot};
 use crate::{
     correlate::{Cause, Names},
     probe::{Distribution, userspace_exit_name},
@@ -28,7 +28,8 @@ impl Window {
             .wakes
             .keys()
             .filter(|key| key.cause == WakeCause::Hrtimer as u16 || key.cause == WakeCause::Timer as u16);
-        names.symbols.learn(functions.map(|key| key.detail));
+        let hot = self.hot.values().flat_map(Hot::addresses);
+        names.symbols.learn(functions.map(|key| key.detail).chain(hot));
     }
 
     /// Says that these tables are observed, so that one without rows means that nothing happened.
@@ -59,7 +60,10 @@ impl Window {
     ) -> Result<(), Error> {
         dataset.append(
             id,
-            self.threads.iter().filter_map(|(slot, who)| Some(thread_row(self.counted.threads.get(slot)?, who))),
+            self.threads.iter().filter_map(|(slot, who)| {
+                let found_in = self.found_in(*slot, with);
+                Some(thread_row(self.counted.threads.get(slot)?, who, found_in))
+            }),
         )?;
         dataset.append(id, self.exits(with).map(|(vcpu, reason, exits)| exit_row(vcpu, reason, exits)))?;
         dataset.append(id, self.addresses(with))?;
@@ -120,6 +124,11 @@ impl Window {
                 maps_bytes: self.maps_bytes,
             }],
         )
+    }
+
+    /// Where a busy thread was found most often.
+    pub(super) fn found_in(&self, slot: u32, with: &Translators<'_>) -> Option<String> {
+        self.hot.get(&slot)?.told(with.names)
     }
 
     /// Numbers of the vCPUs, by slot, in the order of their threads.
@@ -233,7 +242,7 @@ fn exit_row(vcpu: u32, reason: String, exits: &Exits) -> tables::Exit {
     }
 }
 
-fn thread_row(thread: &Thread, who: &Who) -> tables::Thread {
+fn thread_row(thread: &Thread, who: &Who, found_in: Option<String>) -> tables::Thread {
     let (latency_floor_ns, latency_count) = Distribution::from(&thread.latency).buckets();
     tables::Thread {
         tid: thread.tid,
@@ -241,6 +250,7 @@ fn thread_row(thread: &Thread, who: &Who) -> tables::Thread {
         comm: who.comm.clone(),
         role: who.role.clone(),
         syscall: who.syscall.clone(),
+        found_in,
         threads_count: Some(who.threads),
         on_cpu_ns: thread.on_cpu_ns,
         runnable_ns: thread.runnable_ns,

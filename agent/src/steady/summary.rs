@@ -71,6 +71,8 @@ pub struct Busy {
     pub wakeups_per_s: f64,
     /// The system call that it was seen in.
     pub syscall: Option<String>,
+    /// Where it was found most often while it had a CPU.
+    pub found_in: Option<String>,
 }
 
 /// A cause of wake-ups.
@@ -193,7 +195,7 @@ pub fn summarise(window: &Window, with: &Translators<'_>) -> WindowSummary {
         seconds,
         cost: window.cost(),
         wakeups_per_s: per_s(window.counted.threads.values().map(|thread| thread.wakeups).sum()),
-        busiest: busiest(window, seconds),
+        busiest: busiest(window, seconds, with),
         causes,
         exits,
         places,
@@ -204,7 +206,7 @@ pub fn summarise(window: &Window, with: &Translators<'_>) -> WindowSummary {
     }
 }
 
-fn busiest(window: &Window, seconds: f64) -> Vec<Busy> {
+fn busiest(window: &Window, seconds: f64, with: &Translators<'_>) -> Vec<Busy> {
     let seconds = seconds.max(f64::MIN_POSITIVE);
     let threads = window.counted.threads.iter().filter(|(_, thread)| thread.on_cpu_ns > 0);
     let mut busiest: Vec<Busy> = threads
@@ -218,6 +220,7 @@ fn busiest(window: &Window, seconds: f64) -> Vec<Busy> {
                 cpu_ratio: thread.on_cpu_ns as f64 / 1e9 / seconds,
                 wakeups_per_s: thread.wakeups as f64 / seconds,
                 syscall: who.syscall.clone(),
+                found_in: window.found_in(*slot, with),
             })
         })
         .collect();

@@ -38,6 +38,21 @@ impl Symbols {
         Self::of(&content).with_context(|| format!("can't read the functions of {}", path.display()))
     }
 
+    /// The functions of the program in a file that is loaded from `start` on, and by how much its addresses are larger than those that
+    /// the file says. Of a program that is loaded where the kernel likes those that its ELF symbols name.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no program that is understood.
+    pub fn loaded_at(path: &Path, start: u64) -> Result<(Self, u64)> {
+        let content = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+        let file = object::File::parse(&*content)?;
+        if object::Object::kind(&file) == object::ObjectKind::Executable {
+            return Ok((Self::of(&content)?, 0));
+        }
+        let first = object::Object::segments(&file).map(|segment| object::ObjectSegment::address(&segment)).min();
+        Ok((elf::symbols(&file), start.wrapping_sub(first.unwrap_or(0))))
+    }
+
     fn of(content: &[u8]) -> Result<Self> {
         let file = object::File::parse(content)?;
         if object::Object::kind(&file) != object::ObjectKind::Executable {

@@ -73,16 +73,26 @@ impl Rule for BusyThread {
 fn tell(share: f64, span_ns: u64, thread: &Thread) -> String {
     let per_s = |count: u64| count as f64 * 1e9 / span_ns as f64;
     let Thread { tid, comm, role, .. } = thread;
-    let spins = match thread.syscall.as_deref() {
-        Some(call) if WAITING.contains(&call) => format!(": it spins in `{call}`, which returns at once"),
-        Some(call) => format!(", seen in `{call}`"),
-        None => String::new(),
+    let share = percent(share);
+    if let Some(count) = thread.threads_count.filter(|&count| count > 1) {
+        return format!("{count} threads `{comm}` ({role}) that came and went use {share} of a CPU");
+    }
+    let waits = |places: &str| {
+        let call = places.split_whitespace().next();
+        call.filter(|call| WAITING.contains(call)).map(str::to_owned)
+    };
+    let spins = |call: &str| format!(": it spins in `{call}`, which returns at once");
+    let where_ = match (thread.found_in.as_deref(), thread.syscall.as_deref()) {
+        (Some(places), _) => match waits(places) {
+            Some(call) => format!("{}; while it runs it is in {places}", spins(&call)),
+            None => format!("; while it runs it is in {places}"),
+        },
+        (None, Some(call)) if WAITING.contains(&call) => spins(call),
+        (None, Some(call)) => format!(", seen in `{call}`"),
+        (None, None) => String::new(),
     };
     let sleeps = per_s(thread.sleeps_count);
-    format!(
-        "Thread {tid} `{comm}` ({role}) uses {} of a CPU{spins}; it sleeps {sleeps:.0} times per second",
-        percent(share)
-    )
+    format!("Thread {tid} `{comm}` ({role}) uses {share} of a CPU{where_}; it sleeps {sleeps:.0} times per second")
 }
 
 #[cfg(test)]
@@ -110,5 +120,41 @@ mod tests {
         let expected = "Thread 7 `node` (workload) uses 40.0 % of a CPU: it spins in `epoll_wait`, which returns at once; it sleeps 2 \
                         times per second";
         assert_eq!(finding.text, expected);
+    }
+
+    #[test]
+    fn one_that_never_sleeps_is_told_by_where_it_was_found() {
+        let mut scene = Scene::healthy();
+        let id = scene.first_probed("kvm-floor");
+        let thread = Thread {
+            tid: 7,
+            comm: "loop".to_owned(),
+            role: "workload".to_owned(),
+            syscall: None,
+            found_in: Some("epoll_wait 92 %, main 8 %".to_owned()),
+            on_cpu_ns: 4_000_000_000,
+            sleeps_count: 0,
+            ..vcpu()
+        };
+        scene.threads.push((id, thread));
+        let text = scene.only_finding("busy_thread").text;
+        assert!(text.contains("it spins in `epoll_wait`") && text.contains("in epoll_wait 92 %, main 8 %;"), "{text}");
+    }
+
+    #[test]
+    fn many_short_ones_are_told_together() {
+        let mut scene = Scene::healthy();
+        let id = scene.first_probed("kvm-floor");
+        let thread = Thread {
+            tid: 0,
+            threads_count: Some(20_000),
+            comm: "sh".to_owned(),
+            role: "workload".to_owned(),
+            on_cpu_ns: 4_000_000_000,
+            ..vcpu()
+        };
+        scene.threads.push((id, thread));
+        let text = scene.only_finding("busy_thread").text;
+        assert_eq!(text, "20000 threads `sh` (workload) that came and went use 40.0 % of a CPU");
     }
 }

@@ -5,6 +5,7 @@ mod busy_thread;
 mod cache_state;
 mod cpu_limit;
 mod daemon;
+mod doubtful_window;
 mod exits;
 mod failures;
 mod guest_page_cache;
@@ -27,6 +28,7 @@ mod self_exec;
 mod serial_console;
 mod spin_before_halt;
 mod spread;
+mod throttled_window;
 mod timer_tick;
 mod timer_wait;
 mod unattributed;
@@ -40,6 +42,7 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &failures::Failures,
         &lost_events::LostEvents,
         &missing_events::MissingEvents,
+        &doubtful_window::DoubtfulWindow,
         &noisy_host::NoisyHost,
         &unattributed::Unattributed,
         &observer_effect::ObserverEffect,
@@ -60,6 +63,7 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &serial_console::SerialConsole,
         &spread::Spread,
         &idle_cost::IdleCost,
+        &throttled_window::ThrottledWindow,
         &busy_thread::BusyThread,
         &periodic_wakeups::PeriodicWakeups,
         &timer_tick::TimerTick,

@@ -55,6 +55,10 @@ tables! {
         role: String,
         /// The system call that it was in at the end of the window; null if it ran then, had ended, or that can't be read.
         syscall: Option<String>,
+        /// Where it was found most often while it had a CPU, a system call or a function each with its share, at one look per
+        /// millisecond of its CPU time in the tenth of a second after the window; null for threads that used less than 5 % of a CPU,
+        /// for vCPUs, and in results of before.
+        found_in: Option<String>,
         /// Time on a CPU.
         on_cpu_ns: u64,
         /// Time in which it could run but had no CPU.
