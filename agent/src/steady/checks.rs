@@ -38,7 +38,9 @@ pub(super) fn doubts(counted: &Snapshot, who: &BTreeMap<u32, Who>, cpus: Option<
     let wakeups: u64 = counted.threads.values().map(|thread| thread.wakeups).sum();
     let named: u64 = counted.wakes.values().map(|wakes| wakes.count).sum();
     let unnamed = wakeups.abs_diff(named);
-    if unnamed > counted.shortages.wakes + UNDER_WAY + (wakeups as f64 * TOLERATED) as u64 {
+    // Causes are read after the threads, while both go on.
+    let meanwhile = wakeups as f64 * (counted.reading_ns as f64 / span_ns.max(1) as f64 * 2.0 + TOLERATED);
+    if unnamed > counted.shortages.wakes + UNDER_WAY + meanwhile as u64 {
         doubts.push(format!("{wakeups} wake-ups have {named} causes"));
     }
     doubts

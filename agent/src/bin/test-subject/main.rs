@@ -3,6 +3,7 @@
 //! A program of its own rather than a script: an interpreter makes thousands of system calls and page faults before it comes to
 //! the thing itself, and is not everywhere.
 
+mod crowd;
 mod mounts;
 mod pages;
 mod race;
@@ -49,6 +50,16 @@ fn main() -> Result<()> {
         ["mounts", count, threads] => mounts::storm(count.parse()?, threads.parse()?),
         ["race", beside, main] => race::race(beside, main),
         ["hold", pid] => hold(pid.parse()?),
+        ["children", count, microseconds] => crowd::children(count.parse()?, microseconds.parse()?),
+        ["first-ends", milliseconds] => crowd::first_ends(Duration::from_millis(milliseconds.parse()?)),
+        ["threads", count] => crowd::threads(count.parse()?),
+        ["join", file, wait, time, ref back @ ..] => crowd::join(
+            file,
+            Duration::from_millis(wait.parse()?),
+            Duration::from_millis(time.parse()?),
+            back.first().copied(),
+        ),
+        ["poll-spin"] => crowd::poll_spin(),
         _ => bail!("{arguments:?}: nothing that it can do"),
     }
 }

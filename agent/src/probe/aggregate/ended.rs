@@ -133,10 +133,14 @@ impl Aggregate {
     /// Number and state of the thread that has a slot.
     fn state_of(&self, slot: u32) -> Option<(u32, u32)> {
         let element = self.threads.at(slot)?.as_ptr();
-        // SAFETY: aligned and valid as long as `self`; both are words that programs write as a whole.
-        let tid = unsafe { (&raw const (*element).tid).read_volatile() };
+        // SAFETY: inside of the element.
+        let tid = unsafe { &raw const (*element).tid };
         // SAFETY: as above.
-        let state = unsafe { (&raw const (*element).state).read_volatile() };
+        let state = unsafe { &raw const (*element).state };
+        // SAFETY: aligned and valid as long as `self`; a word that programs write as a whole.
+        let tid = unsafe { tid.read_volatile() };
+        // SAFETY: as above.
+        let state = unsafe { state.read_volatile() };
         Some((tid, state))
     }
 }

@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub at_ns: u64,
     /// Length of the time that it is about; 0: since the first event.
     pub span_ns: u64,
+    /// How long it took to read what follows the threads; between two instants: for both.
+    pub reading_ns: u64,
     /// Threads by their slot; times up to `at_ns`.
     pub threads: BTreeMap<u32, Thread>,
     /// Wake-ups of these threads.
@@ -34,6 +36,7 @@ impl Snapshot {
         Self {
             at_ns: 0,
             span_ns: 0,
+            reading_ns: 0,
             threads: BTreeMap::new(),
             wakes: HashMap::new(),
             preemptions: HashMap::new(),
@@ -62,16 +65,21 @@ impl Snapshot {
         let preemptions = aggregate.hash::<PreemptionKey, Preemptions>("PREEMPTIONS")?;
         let preemptions = preemptions.iter().filter_map(Result::ok).filter(|(key, _)| of_thread(key.slot)).collect();
         let shortages = aggregate.shortages()?;
-        Ok(Self { at_ns, span_ns: 0, threads, wakes, preemptions, exits, shortages })
+        let reading_ns = monotonic_ns().saturating_sub(at_ns);
+        Ok(Self { at_ns, span_ns: 0, reading_ns, threads, wakes, preemptions, exits, shortages })
     }
 
     /// What happened after `earlier`. Elements in which nothing happened are left out, save for threads.
     #[must_use]
     pub fn since(mut self, earlier: &Self) -> Self {
         self.span_ns = self.at_ns.saturating_sub(earlier.at_ns);
+        self.reading_ns += earlier.reading_ns;
         for (slot, thread) in &mut self.threads {
             if let Some(before) = earlier.threads.get(slot).filter(|before| before.tid == thread.tid) {
                 subtract_thread(thread, before);
+                if before.state == State::Unseen as u32 && thread.state != State::Unseen as u32 {
+                    forget_beginning(thread, earlier.at_ns.saturating_sub(before.since_ns));
+                }
             }
         }
         for (key, wakes) in &mut self.wakes {
@@ -122,6 +130,15 @@ impl Snapshot {
     /// Seconds that it is about.
     pub fn seconds(&self) -> f64 {
         self.span_ns as f64 / 1e9
+    }
+}
+
+/// Takes away what a thread did between being put into scope and the first look: `ns` of the state that its first event told of, which
+/// is the longest one but where the two are far apart.
+fn forget_beginning(thread: &mut Thread, ns: u64) {
+    let times = [&mut thread.on_cpu_ns, &mut thread.runnable_ns, &mut thread.blocked_ns];
+    if let Some(longest) = times.into_iter().max() {
+        *longest = longest.saturating_sub(ns);
     }
 }
 
