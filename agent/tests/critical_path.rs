@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{histories, probes, spawn_in_scope, subject};
+use anyhow::{Context as _, Result, ensure};
+use common::{disturbance::undisturbed, histories, probes, spawn_in_scope, subject};
 use sandscope::{
     correlate::{Category, Element, Graph, Histories, Names, Source, folded},
     host::clock::monotonic_ns,
@@ -28,9 +29,14 @@ const RULES: &[RoleRule] = &[
     RoleRule { role: "child", contains: "/bin/true", forked: None },
 ];
 
+/// Whether the CPU is emulated, and nearly all that a thread does takes longer than elsewhere.
+fn is_emulated() -> bool {
+    std::env::var_os("SANDSCOPE_TEST_PACE").is_some_and(|pace| pace == "emulated")
+}
+
 /// Whether times mean something here: in software emulation a page fault is cheaper than the code between two of them.
 fn keeps_pace(test: &str) -> bool {
-    let emulated = std::env::var_os("SANDSCOPE_TEST_PACE").is_some_and(|pace| pace == "emulated");
+    let emulated = is_emulated();
     if emulated {
         skip(test, "pace", "the CPU is emulated");
     }
@@ -87,10 +93,16 @@ struct Recorded {
     printed: String,
 }
 
-/// Runs a command in scope.
-fn record(test: &str, command: &mut Command) -> Option<Recorded> {
+/// Probes that record.
+fn attached(test: &str) -> Option<Probes> {
     let mut probes = probes(test, Options::default())?;
     probes.attach().unwrap();
+    Some(probes)
+}
+
+/// Runs a command in scope.
+fn record(test: &str, command: &mut Command) -> Option<Recorded> {
+    let mut probes = attached(test)?;
     let recorded = record_with(&mut probes, command);
     probes.detach();
     Some(recorded)
@@ -158,8 +170,8 @@ fn of(parts: &[Part], category: Category) -> u64 {
 }
 
 /// Runs `race BESIDE MAIN`: the length of the main thing by its own clock, and the path of it.
-fn race(test: &str, beside: &str, main: &str) -> Option<(u64, Vec<Part>)> {
-    let recorded = record(test, subject("race").args([beside, main]))?;
+fn race(probes: &mut Probes, beside: &str, main: &str) -> (u64, Vec<Part>) {
+    let recorded = record_with(probes, subject("race").args([beside, main]));
     let instants: Vec<u64> = recorded.printed.split_whitespace().map(|word| word.parse().unwrap()).collect();
     let [start_ns, end_ns] = instants[..] else { panic!("{:?}", recorded.printed) };
     let parts = recorded.path(start_ns, end_ns);
@@ -167,7 +179,29 @@ fn race(test: &str, beside: &str, main: &str) -> Option<(u64, Vec<Part>)> {
     let told: Vec<_> =
         Category::ALL.iter().filter(|(category, _)| of(&parts, *category) > 0).map(|(c, _)| told(*c)).collect();
     println!("{main} beside {beside}: {:.1} ms: {}", (end_ns - start_ns) as f64 / 1e6, told.join(", "));
-    Some((end_ns - start_ns, parts))
+    (end_ns - start_ns, parts)
+}
+
+/// Races one thing beside each of these and checks its length and path, beside each of them until others let it. A host that can't
+/// run it has said so.
+fn race_beside<T: AsRef<str>>(
+    test: &str,
+    all: impl IntoIterator<Item = T>,
+    main: &str,
+    check: impl Fn(u64, &[Part]) -> Result<()>,
+) {
+    for beside in all {
+        let ran = undisturbed(|| {
+            let Some(mut probes) = attached(test) else { return Ok(false) };
+            let (wall_ns, parts) = race(&mut probes, beside.as_ref(), main);
+            probes.detach();
+            check(wall_ns, &parts).with_context(|| format!("{main} beside {}", beside.as_ref()))?;
+            Ok(true)
+        });
+        if !ran {
+            return;
+        }
+    }
 }
 
 /// What may go on beside a wait and has no part in it.
@@ -184,22 +218,24 @@ fn on_disk() -> tempfile::NamedTempFile {
     file
 }
 
-/// How long somebody may be seen asleep who asked for so many milliseconds: what the call does before it sleeps is a part of the time
-/// that was asked for (2 ms were seen on an emulated CPU), and a timer may be late.
-fn asleep(ms: u64) -> std::ops::RangeInclusive<u64> {
-    let asked_ns = ms * 1_000_000;
-    asked_ns - asked_ns / 10..=asked_ns + asked_ns / 10
+/// Whether somebody was seen asleep as long as asked for, and nearly all of the time, but for what was `besides`. A timer may be
+/// late, by as much as the host likes: how long the sleep could be is what the same run took, not what was asked for.
+fn slept(asked: Duration, wall_ns: u64, parts: &[Part], besides: u64) -> Result<()> {
+    let (asked_ns, timer) = (asked.as_nanos() as u64, of(parts, Category::Timer));
+    // What the call does before it sleeps is a part of the time that was asked for: 2 ms were seen on an emulated CPU.
+    ensure!(timer * 10 >= asked_ns * 9 && timer <= wall_ns, "asleep for {timer} ns of {wall_ns}");
+    let percent = if is_emulated() { 90 } else { 95 };
+    ensure!((timer + besides) * 100 >= wall_ns * percent, "asleep for {timer} ns, {besides} ns besides, of {wall_ns}");
+    Ok(())
 }
 
 #[test]
 fn a_wait_for_a_timer_is_one_whatever_others_do_beside_it() {
     let disk = on_disk();
-    for beside in bystanders(disk.path()) {
-        let test = "a_wait_for_a_timer_is_one_whatever_others_do_beside_it";
-        let Some((wall_ns, parts)) = race(test, &beside, "sleep:60") else { return };
-        let timer = of(&parts, Category::Timer);
-        assert!(asleep(60).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
-    }
+    let test = "a_wait_for_a_timer_is_one_whatever_others_do_beside_it";
+    race_beside(test, bystanders(disk.path()), "sleep:60", |wall_ns, parts| {
+        slept(Duration::from_millis(60), wall_ns, parts, of(parts, Category::Runnable))
+    });
 }
 
 #[test]
@@ -209,30 +245,37 @@ fn sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them() {
     }
     let disk = on_disk();
     let direct = format!("direct:{}", disk.path().display());
-    for beside in ["none", "poll", "touch", &direct] {
-        let test = "sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them";
-        let Some((wall_ns, parts)) = race(test, beside, "sleeps:6") else { return };
-        let timer = of(&parts, Category::Timer);
-        assert!(asleep(60).contains(&timer), "{beside}: {timer} ns of {wall_ns}");
-    }
+    let test = "sleeps_in_a_row_are_all_waited_for_though_others_sleep_beside_them";
+    race_beside(test, ["none", "poll", "touch", &direct], "sleeps:6", |wall_ns, parts| {
+        slept(Duration::from_millis(60), wall_ns, parts, of(parts, Category::Runnable))
+    });
 }
 
 #[test]
 fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
-    let Some(_usual) = GracePeriods::usual("a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it") else {
+    let test = "a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it";
+    let Some(_usual) = GracePeriods::usual(test) else {
         return;
     };
     let disk = on_disk();
     for beside in bystanders(disk.path()) {
-        let test = "a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it";
-        let Some((wall_ns, parts)) = race(test, &beside, "rcu:4") else { return };
-        // Nearly all of it is that; with others on both CPUs it is also waited for one of them.
-        let (rcu, ready) = (of(&parts, Category::Rcu), of(&parts, Category::Runnable));
-        assert!(
-            (rcu + ready) * 100 >= wall_ns * 90 && rcu * 100 >= wall_ns * 60,
-            "{beside}: {rcu} + {ready} ns of {wall_ns}"
-        );
-        assert_eq!(of(&parts, Category::BlockIo), 0, "{beside}");
+        let ran = undisturbed(|| {
+            let Some(mut probes) = attached(test) else { return Ok(false) };
+            let (_, alone) = race(&mut probes, "none", "rcu:4");
+            let (wall_ns, parts) = race(&mut probes, &beside, "rcu:4");
+            probes.detach();
+            // Nearly all of it is that; with others on both CPUs it is also waited for one of them, for longer than for the grace
+            // periods if the host has other things to do. These are no shorter for it.
+            let (rcu, ready) = (of(&parts, Category::Rcu), of(&parts, Category::Runnable));
+            ensure!((rcu + ready) * 100 >= wall_ns * 90, "{beside}: {rcu} + {ready} ns of {wall_ns}");
+            let rcu_alone = of(&alone, Category::Rcu);
+            ensure!(rcu > 0 && rcu * 2 >= rcu_alone, "{beside}: {rcu} ns, {rcu_alone} ns with nobody beside it");
+            ensure!(of(&parts, Category::BlockIo) == 0, "{beside}: {parts:?}");
+            Ok(true)
+        });
+        if !ran {
+            return;
+        }
     }
 }
 
@@ -242,8 +285,7 @@ fn where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it() {
         return;
     };
     let test = "where_it_waits_in_the_kernel_is_what_the_kernel_says_of_it";
-    let Some(mut probes) = probes(test, Options::default()) else { return };
-    probes.attach().unwrap();
+    let Some(mut probes) = attached(test) else { return };
     let mut said: BTreeMap<String, u32> = BTreeMap::new();
     let recorded = record_while(&mut probes, subject("race").args(["none", "rcu:8"]), |pid| {
         while let Some(stack) = stack_of(pid) {
@@ -282,31 +324,33 @@ fn stack_of(pid: u32) -> Option<String> {
 fn a_lock_that_others_hold_is_waited_for_where_it_is_taken() {
     let test = "a_lock_that_others_hold_is_waited_for_where_it_is_taken";
     const READS: u32 = 100;
-    let read = || {
-        let recorded = record(test, subject("race").args(["none", &format!("mounts:{READS}")]))?;
-        let instants: Vec<u64> = recorded.printed.split_whitespace().map(|word| word.parse().unwrap()).collect();
-        let [start_ns, end_ns] = instants[..] else { panic!("{:?}", recorded.printed) };
-        Some((end_ns - start_ns, recorded.path(start_ns, end_ns)))
-    };
-    let Some((alone_ns, parts)) = read() else { return };
-    assert_eq!(of(&parts, Category::Lock), 0, "nobody else wants it");
-    // Others copy a namespace with many mounts again and again: each copy holds the lock of all namespaces.
-    let mut storm = subject("mounts 600 4");
-    let mut storm = storm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    storm.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
-    let (beside_ns, parts) = read().unwrap();
-    drop(storm.stdin.take());
-    assert!(storm.wait().unwrap().success());
-    let told = |category: Category| format!("{} {:.1} ms", category.name(), of(&parts, category) as f64 / 1e6);
-    let told: Vec<_> = Category::ALL.iter().map(|(category, _)| told(*category)).collect();
-    println!("{READS} reads: {alone_ns} ns alone; {beside_ns} ns beside others: {}", told.join(", "));
-    let (lock, ready) = (of(&parts, Category::Lock), of(&parts, Category::Runnable));
-    // Whatever is longer than alone is the lock, but for the CPUs that the others use too.
-    let longer = beside_ns - alone_ns - ready;
-    assert!(lock * 100 >= longer * 70 && lock <= beside_ns - ready, "{lock} of {longer} ns more");
-    let waits = || parts.iter().filter(|part| part.category == Category::Lock);
-    let named: u64 = waits().filter(|part| part.stack.ends_with("m_start")).map(|part| part.time_ns).sum();
-    assert!(named * 10 >= lock * 9, "{:?}", waits().collect::<Vec<_>>());
+    undisturbed(|| {
+        let Some(mut probes) = attached(test) else { return Ok(()) };
+        let mut read = || race(&mut probes, "none", &format!("mounts:{READS}"));
+        // The quickest is the one that others on the host were least in the way of.
+        let (alone_ns, parts) = (0..3).map(|_| read()).min_by_key(|(wall_ns, _)| *wall_ns).unwrap();
+        ensure!(of(&parts, Category::Lock) == 0, "nobody else wants it: {parts:?}");
+        // Others copy a namespace with many mounts again and again: each copy holds the lock of all namespaces.
+        let mut storm = subject("mounts 600 4");
+        let mut storm = storm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        storm.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        let (beside_ns, parts) = read();
+        probes.detach();
+        drop(storm.stdin.take());
+        assert!(storm.wait().unwrap().success());
+        println!("{READS} reads: {alone_ns} ns alone; {beside_ns} ns beside others");
+        let (lock, ready) = (of(&parts, Category::Lock), of(&parts, Category::Runnable));
+        // Whatever is longer than alone is the lock, but for the CPUs that the others use too.
+        let longer = beside_ns.saturating_sub(alone_ns).saturating_sub(ready);
+        ensure!(
+            lock > 0 && lock * 100 >= longer * 70 && lock + ready <= beside_ns,
+            "{lock} of {longer} ns more, {ready} ns without a CPU"
+        );
+        let waits = || parts.iter().filter(|part| part.category == Category::Lock);
+        let named: u64 = waits().filter(|part| part.stack.ends_with("m_start")).map(|part| part.time_ns).sum();
+        ensure!(named * 10 >= lock * 9, "{:?}", waits().collect::<Vec<_>>());
+        Ok(())
+    });
 }
 
 #[test]
@@ -316,14 +360,14 @@ fn page_faults_are_not_own_code() {
     }
     const PAGES: u64 = 20_000;
     let test = "page_faults_are_not_own_code";
-    for beside in ["none", "poll"] {
-        let Some((wall_ns, parts)) = race(test, beside, &format!("touch:{PAGES}")) else { return };
-        let (faults, user) = (of(&parts, Category::Fault), of(&parts, Category::User));
+    race_beside(test, ["none", "poll"], &format!("touch:{PAGES}"), |wall_ns, parts| {
+        let (faults, user) = (of(parts, Category::Fault), of(parts, Category::User));
         // The loop itself is a store per page; entering and leaving the kernel is counted with it.
-        assert!(faults > 3 * user, "{beside}: {faults} ns in page faults, {user} ns of own code");
-        let had_cpu_ns = wall_ns - of(&parts, Category::Runnable);
-        assert!(faults * 100 >= had_cpu_ns * 60, "{beside}: {faults} of {had_cpu_ns} ns");
-    }
+        ensure!(faults > 3 * user, "{faults} ns in page faults, {user} ns of own code");
+        let had_cpu_ns = wall_ns - of(parts, Category::Runnable);
+        ensure!(faults * 100 >= had_cpu_ns * 60, "{faults} of {had_cpu_ns} ns");
+        Ok(())
+    });
 }
 
 #[test]
@@ -332,19 +376,29 @@ fn who_is_joined_is_on_the_path_with_what_it_waits_for() {
         return;
     }
     let test = "who_is_joined_is_on_the_path_with_what_it_waits_for";
-    for beside in ["none", "poll", "touch"] {
-        let Some((_, parts)) = race(test, beside, "join:60") else { return };
-        let timer = of(&parts, Category::Timer);
+    race_beside(test, ["none", "poll", "touch"], "join:60", |wall_ns, parts| {
         let computed = [Category::User, Category::Fault, Category::Interrupt, Category::Runnable];
-        let computed = computed.map(|category| of(&parts, category)).iter().sum::<u64>();
-        assert!(asleep(60).contains(&timer), "{beside}: {timer} ns asleep");
-        assert!((4_900_000..15_000_000).contains(&computed), "{beside}: {computed} ns computed");
-    }
+        let computed = computed.map(|category| of(parts, category)).iter().sum::<u64>();
+        ensure!(computed >= 4_900_000, "{computed} ns computed");
+        slept(Duration::from_millis(60), wall_ns, parts, computed)
+    });
 }
 
 #[test]
 fn who_is_asked_outside_is_waited_for() {
     const ANSWER: Duration = Duration::from_millis(60);
+    /// What it could be taken for: waits that are none for somebody outside.
+    const OTHER_WAITS: [Category; 9] = [
+        Category::Throttled,
+        Category::BlockIo,
+        Category::Rcu,
+        Category::Lock,
+        Category::Workqueue,
+        Category::Journal,
+        Category::Timer,
+        Category::Network,
+        Category::Device,
+    ];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -361,20 +415,22 @@ fn who_is_asked_outside_is_waited_for() {
     // On one CPU, threads beside it also have it between the question and the wait for the answer.
     let alone = std::thread::available_parallelism().unwrap().get() < 2;
     let all = ["none", "spin,nice", "poll"];
-    for beside in if alone { &all[..1] } else { &all } {
-        let test = "who_is_asked_outside_is_waited_for";
-        let Some((_, parts)) = race(test, beside, &format!("ask:{}", path.display())) else { return };
-        let outside = Duration::from_nanos(of(&parts, Category::Outside));
-        let answer = answered.recv().unwrap();
-        // It may also take a while until they have a CPU for it, or until who asks has one to begin to wait.
-        let ready = Duration::from_nanos(of(&parts, Category::Runnable));
-        assert!(
-            outside >= answer * 4 / 5
-                && outside + ready + Duration::from_millis(3) >= answer
-                && outside <= answer + Duration::from_millis(12),
-            "{beside}: {outside:?} for somebody outside who took {answer:?}, {ready:?} without a CPU"
+    let all = if alone { &all[..1] } else { &all };
+    let test = "who_is_asked_outside_is_waited_for";
+    race_beside(test, all, &format!("ask:{}", path.display()), |wall_ns, parts| {
+        let outside = Duration::from_nanos(of(parts, Category::Outside));
+        let (wall, answer) = (Duration::from_nanos(wall_ns), answered.recv().unwrap());
+        assert!(wall >= answer, "{wall:?} for an answer after {answer:?}");
+        // It may take a while until they have a CPU for it, or until who asks has one to begin to wait.
+        let ready = Duration::from_nanos(of(parts, Category::Runnable));
+        ensure!(
+            outside >= answer * 4 / 5 && outside <= wall,
+            "{outside:?} of {wall:?} for somebody outside who took {answer:?}, {ready:?} without a CPU"
         );
-    }
+        let others = sum(parts, |part| OTHER_WAITS.contains(&part.category));
+        ensure!(others * 20 <= wall_ns, "{others} ns of {wall_ns} waited for something else: {parts:?}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -391,19 +447,24 @@ fn a_busy_loop_is_own_code_of_its_role() {
 fn children_are_on_the_path_by_role() {
     let script = "i=0; while [ $i -lt 30 ]; do /bin/true; i=$((i+1)); done";
     let test = "children_are_on_the_path_by_role";
-    let Some(recorded) = record(test, Command::new("sh").args(["-c", script])) else { return };
+    undisturbed(|| {
+    let Some(recorded) = record(test, Command::new("sh").args(["-c", script])) else { return Ok(()) };
     let (wall_ns, parts) = recorded.whole_path();
     let execs = recorded.recording.records.iter().filter(|record| matches!(record, Record::Exec(_))).count();
     assert_eq!(execs, 31);
+    // Before it executes its program, a child has the shell's role, also while it waits for a CPU.
+    let had_cpu_ns = wall_ns - of(&parts, Category::Runnable);
     for role in ["program", "child"] {
         let time = sum(&parts, |part| part.role == role);
-        assert!(time * 50 > wall_ns, "{role} has only {time} of {wall_ns} ns");
+        ensure!(time * 50 > had_cpu_ns, "{role} has only {time} of {had_cpu_ns} ns");
     }
     // The shell waits for each child and nothing else: its waits are the children's time.
     assert_eq!(
         sum(&parts, |part| part.call == "wait4" && !matches!(part.category, Category::Kernel | Category::Runnable)),
         0
     );
+        Ok(())
+    });
 }
 
 #[test]
@@ -415,8 +476,7 @@ fn nothing_is_unexplained_where_the_kernel_leaves_out_switches_and_what_was_infe
     let test = "nothing_is_unexplained_where_the_kernel_leaves_out_switches_and_what_was_inferred_is_counted";
     // Of some thousand starts on such a kernel one in a hundred has a switch that did not come: many are tried by hand.
     let rounds: u32 = std::env::var("SANDSCOPE_TEST_ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
-    let Some(mut probes) = probes(test, Options::default()) else { return };
-    probes.attach().unwrap();
+    let Some(mut probes) = attached(test) else { return };
     let (mut inferred, mut concerned) = (0, 0);
     for round in 0..rounds {
         let recorded = record_with(&mut probes, subject("spin").arg("20"));

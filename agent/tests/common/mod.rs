@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod dataset;
+pub mod disturbance;
 pub mod explained;
 pub mod guest_files;
 pub mod program;
