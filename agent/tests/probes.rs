@@ -6,6 +6,7 @@ mod common;
 
 use common::{
     bench::{Bench, kind, workload_executable},
+    disturbance::reclaimed_pages,
     probes, spawn_in_scope, subject,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -95,7 +96,8 @@ fn n_sleeps_are_n_switches_and_n_timer_wakeups() {
         return;
     };
     probes.attach().unwrap();
-    let (pid, status) = run_in_scope(&probes, &mut subject(&format!("sleep {SLEEPS} 3")));
+    // Long ones: a timer that expires before the thread sleeps, because it lost its CPU in between, wakes nobody.
+    let (pid, status) = run_in_scope(&probes, &mut subject(&format!("sleep {SLEEPS} 20")));
     assert!(status.success());
     probes.detach();
     let recording = probes.take().unwrap();
@@ -141,7 +143,7 @@ fn first_touches_are_page_faults() {
     // Starting takes some faults as well, one more or less with where the kernel puts the stack.
     let without = faults(&mut probes, 0);
     let with = faults(&mut probes, PAGES);
-    assert!((with - without).abs_diff(PAGES) <= 10, "{with} - {without} faults, expected {PAGES} more");
+    assert!(with.abs_diff(without + PAGES) <= 10, "{with} - {without} faults, expected {PAGES} more");
 }
 
 #[test]
@@ -210,6 +212,7 @@ fn n_cold_pages_are_n_pages_from_the_disk() {
     if let Err(error) = evicted {
         return sandscope::testing::skip("n_cold_pages_are_n_pages_from_the_disk", "disk", format!("{error:#}"));
     }
+    let reclaimed = reclaimed_pages();
     probes.attach().unwrap();
     probes.watch_files(SCOPE).unwrap();
     let (_, status) = run_in_scope(&probes, &mut read());
@@ -219,14 +222,19 @@ fn n_cold_pages_are_n_pages_from_the_disk() {
     let cold = probes.file_sums(SCOPE).unwrap().expect("this kernel tells of files");
     let (file, counts) = cold.files.iter().find(|(_, counts)| counts.read_bytes == bytes).unwrap();
     assert_eq!(file.0, file_inode(&path));
-    assert_eq!((counts.missed_by_reads, counts.missed_by_faults), (PAGES as u64, 0), "{counts:?}");
+    // What the kernel took back meanwhile, because others wanted memory, may have been brought in again.
+    let again = || reclaimed_pages() - reclaimed;
+    let missed = |least: u64| least..=least + again();
+    assert!(missed(PAGES as u64).contains(&counts.missed_by_reads), "{counts:?}, {} reclaimed", again());
+    assert_eq!(counts.missed_by_faults, 0, "{counts:?}");
     assert_eq!((counts.writes, counts.made_by_writes), (0, 0), "{counts:?}");
     // Once more: the same bytes, and no page is missing.
     let (_, status) = run_in_scope(&probes, &mut read());
     assert!(status.success());
     let both = probes.file_sums(SCOPE).unwrap().unwrap();
     let warm = both.since(&cold).files[file];
-    assert_eq!((warm.read_bytes, warm.missed_by_reads, warm.missed_by_faults), (bytes, 0, 0), "{warm:?}");
+    assert_eq!((warm.read_bytes, warm.missed_by_faults), (bytes, 0), "{warm:?}");
+    assert!(missed(0).contains(&warm.missed_by_reads), "{warm:?}, {} reclaimed", again());
     // What is written to the end of it comes into the page cache as well, and is no miss.
     let (_, status) = run_in_scope(&probes, &mut subject(&format!("write {} {WRITTEN}", path.display())));
     assert!(status.success());
@@ -249,7 +257,9 @@ fn n_cold_pages_are_n_pages_from_the_disk() {
         .collect();
     let from_disk: u64 = requests.iter().map(|block| u64::from(block.bytes)).sum();
     let shown = || requests.iter().map(|block| (block.sector, block.bytes)).collect::<Vec<_>>();
-    assert_eq!(from_disk, bytes, "nothing twice, and not without what was split: {:?} of {places:?}", shown());
+    let expected = bytes..=bytes + again() * PAGE as u64;
+    let is_right = expected.contains(&from_disk);
+    assert!(is_right, "{from_disk} bytes: nothing twice, and not without what was split: {:?} of {places:?}", shown());
     for request in requests {
         let times = [request.queued_ns, request.issued_ns, request.header.at_ns];
         assert!(times.is_sorted() && request.issued_ns > 0, "{request:?}");
@@ -438,9 +448,11 @@ fn a_known_transfer_is_seen_frame_by_frame_and_a_known_delay_as_time_to_the_answ
         let way = Direction::ToSandbox as usize;
         // The host may ask once more who has the address, in 42 bytes, or acknowledge late, in 66; headers of a datagram are
         // 14 + 20 + 8 bytes.
-        let others = sent.frames[way] - DATAGRAMS;
+        let beside =
+            |all: u64, datagrams: u64| all.checked_sub(datagrams).unwrap_or_else(|| panic!("too few: {sent:?}"));
+        let others = beside(sent.frames[way], DATAGRAMS);
         assert!(others <= 2, "{others} frames beside the datagrams");
-        let of_others = sent.bytes[way] - DATAGRAMS * 1042;
+        let of_others = beside(sent.bytes[way], DATAGRAMS * 1042);
         assert!((others * 42..=others * 66).contains(&of_others), "{of_others} bytes in {others} frames");
 
         for sequence in [1, 101, 201, 301, 101, 201, 401] {

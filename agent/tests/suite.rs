@@ -6,6 +6,7 @@ mod common;
 
 use common::{
     dataset::{Row, parts, rows, sum},
+    disturbance::reclaimed_pages,
     guest_files,
 };
 use sandscope::testing::skip;
@@ -221,14 +222,6 @@ fn frames_carry_what_was_answered(out: &Path, steps: &[Row]) {
     }
 }
 
-/// Pages that this kernel says it took back so far, of files or not, for whatever reason.
-fn reclaimed_pages() -> u64 {
-    let vmstat = std::fs::read_to_string("/proc/vmstat").unwrap();
-    let counts = ["pgsteal_kswapd ", "pgsteal_direct ", "pgsteal_khugepaged ", "pgsteal_proactive "];
-    let of = |line: &str| counts.iter().find_map(|name| line.strip_prefix(name)?.parse::<u64>().ok());
-    vmstat.lines().filter_map(of).sum()
-}
-
 /// A cold read misses exactly the pages of the file and fetches them from the disk, a warm one misses none. Of a host that took so
 /// many pages back meanwhile, some may have been brought in again.
 fn files_and_block_requests_are_exact(out: &Path, sandbox_of: &BTreeMap<&str, &str>, steps: &[Row], reclaimed: u64) {
@@ -246,8 +239,8 @@ fn files_and_block_requests_are_exact(out: &Path, sandbox_of: &BTreeMap<&str, &s
         let pages = step.number("file_pages_count").unwrap();
         assert_eq!((number("read_bytes") + 4095) / 4096, pages, "{id} {}", step.text("name"));
         let from_disk = sum(block.iter().filter(is).filter(|row| row.number("write") == Some(0)), "size_bytes");
+        let (misses, again) = (number("read_misses_count"), i128::from(reclaimed));
         if step.text("name").ends_with("host-cold") {
-            let (misses, again) = (number("read_misses_count"), i128::from(reclaimed));
             assert!(
                 (pages..=pages + again).contains(&misses),
                 "{id}: {misses} misses for {pages} pages, {again} reclaimed"
@@ -257,7 +250,8 @@ fn files_and_block_requests_are_exact(out: &Path, sandbox_of: &BTreeMap<&str, &s
             let expected = pages * 4096..=(pages + again) * 4096 + pages * 4096 / 100;
             assert!(expected.contains(&from_disk), "{id}: {from_disk} bytes from the disk for {pages} pages");
         } else {
-            assert_eq!((number("read_misses_count"), number("hit_bytes")), (0, number("read_bytes")), "{id}");
+            assert!((0..=again).contains(&misses), "{id}: {misses} misses, {again} reclaimed");
+            assert_eq!(number("hit_bytes"), (number("read_bytes") - misses * 4096).max(0), "{id}");
         }
         checked += 1;
     }
@@ -340,7 +334,7 @@ fn activity_is_that_of_the_very_window(out: &Path, instances: &[Row], steps: &[R
     let guests = sandbox_of.values().filter(|sandbox| MACHINES.contains(sandbox)).count();
     assert_eq!(guest_files::are_read_once(out, &MACHINES) > 0, guests > 0);
     answers_are_seen_on_the_device(out, steps);
-    let mut computed = 0;
+    let mut computed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for step in steps {
         let id = step.text("instance_id");
         let of: Vec<_> = activity
@@ -354,14 +348,17 @@ fn activity_is_that_of_the_very_window(out: &Path, instances: &[Row], steps: &[R
         assert!(!of.is_empty(), "{id} {}: nothing was recorded", step.text("name"));
         let time = |kind: &str| sum(of.iter().copied().filter(|row| row.text("kind") == kind), "time_ns");
         let window_ns = step.number("end_ns").unwrap() - step.number("start_ns").unwrap();
-        if step.text("name") == "fib" && sandbox_of[id] == "process" {
+        if step.text("name").starts_with("fib") && sandbox_of[id] == "process" {
             // Adding is all that it does, on one thread; the rest is waiting for a CPU, and the exchange.
-            assert!(time("user") + time("runnable") > window_ns / 2, "{} of {window_ns} ns", time("user"));
-            assert!(time("user") <= 2 * window_ns, "{} of {window_ns} ns", time("user"));
-            computed += 1;
+            let (user, ready) = (time("user"), time("runnable"));
+            assert!(user <= 2 * window_ns, "{user} of {window_ns} ns");
+            let less = (user + ready <= window_ns / 2).then(|| format!("{user} + {ready} of {window_ns} ns"));
+            computed.entry(id).or_default().extend(less);
         }
     }
-    assert!(computed > 0);
+    assert!(!computed.is_empty());
+    // The exchange takes most of a step only where the host has other things to do, and not twice, the first time and later.
+    assert!(computed.values().all(|less| less.len() < 2), "{computed:?}");
 }
 
 #[test]
@@ -374,20 +371,33 @@ fn records_of_a_load_that_are_many_are_summed_up_step_by_step() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    let (file, out) = (home.path().join("load.toml"), home.path().join("results"));
-    let text = "repetitions = 1\nprobes = \"with\"\n[experiment.network]\nconnections = [16, 8, 4, 2, 1]\nrates = []\nfile-connections = 0\n\
-                window-s = 4.0\n[[matrix]]\nexperiments = [\"network\"]\nsandboxes = [\"process\"]\nworkloads = [\"rust\"]\n";
-    std::fs::write(&file, text).unwrap();
-    let output = run(&file, &out, &[]);
-    assert!(output.status.success(), "{}", told(&output));
-    if rows(&out, "runs")[0].number("probes_available") != Some(1) {
-        return skip(TEST, "bpf", "the host can't have the probes");
-    }
-    let (steps, activity, events) = (rows(&out, "steps"), rows(&out, "activity"), rows(&out, "events"));
+    // How many calls a window has is up to the host: it is as long as it has to be.
+    let mut window_s = 4;
+    let (out, events) = loop {
+        let (file, out) = (home.path().join("load.toml"), home.path().join(format!("results-{window_s}")));
+        let text = format!(
+            "repetitions = 1\nprobes = \"with\"\n[experiment.network]\nconnections = [16, 8, 4, 2, 1]\nrates = []\n\
+             file-connections = 0\nwindow-s = {window_s}.0\n[[matrix]]\nexperiments = [\"network\"]\n\
+             sandboxes = [\"process\"]\nworkloads = [\"rust\"]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = run(&file, &out, &[]);
+        assert!(output.status.success(), "{}", told(&output));
+        if rows(&out, "runs")[0].number("probes_available") != Some(1) {
+            return skip(TEST, "bpf", "the host can't have the probes");
+        }
+        let events = rows(&out, "events");
+        let calls = sum(events.iter().filter(|row| row.text("kind") == "syscall"), "seen_count");
+        if calls * CALL_BYTES > MANY_BYTES {
+            break (out, events);
+        }
+        println!("{calls} calls in windows of {window_s} s are not enough for this test");
+        window_s *= 2;
+        assert!(window_s <= 16, "{calls} calls are not enough for this test");
+    };
+    let (steps, activity) = (rows(&out, "steps"), rows(&out, "activity"));
     // None, unless others have the CPU for long.
     let lost = sum(&events, "lost_count");
-    let calls = sum(events.iter().filter(|row| row.text("kind") == "syscall"), "seen_count");
-    assert!(calls * CALL_BYTES > MANY_BYTES, "{calls} calls are not enough for this test");
     for step in steps.iter().filter(|step| step.text("name").starts_with("closed-")) {
         let of = |kind: &str| {
             let of_step = activity.iter().filter(|row| row.number("step") == step.number("step"));
@@ -425,16 +435,19 @@ fn frames_to_a_machine_are_taken_by_its_vmm() {
     if rows(&out, "runs")[0].number("probes_available") != Some(1) {
         return skip(TEST, "bpf", told(&output));
     }
-    let (pickups, traffic) = (rows(&out, "pickups"), rows(&out, "traffic"));
+    let (pickups, traffic, steps) = (rows(&out, "pickups"), rows(&out, "traffic"), rows(&out, "steps"));
     assert_eq!(pickups.len(), 3, "one row per step");
     for pickup in pickups {
         let to_sandbox =
             |row: &&Row| row.number("step") == pickup.number("step") && row.text("direction") == "to_sandbox";
         let frames = traffic.iter().find(to_sandbox).unwrap().number("frames_count").unwrap();
         let (taken, unseen) = (pickup.number("count").unwrap(), pickup.number("unseen_count").unwrap());
-        // The last may still be on their way when the step is over, and the first be of the step before.
+        // The last may still be on their way when the step is over, and the first be of the step before: those of a connection that
+        // ends, and one for each that a load has open then.
+        let step = steps.iter().find(|step| step.number("step") == pickup.number("step")).unwrap();
+        let connections = step.number("connections_count").unwrap_or(0);
         assert!(
-            (taken + unseen - frames).abs() <= 5 && unseen * 20 <= frames,
+            (taken + unseen - frames).abs() <= 5 + connections && unseen * 20 <= frames,
             "{taken} and {unseen} of {frames} frames"
         );
         assert_eq!(pickup.numbers("bucket_count").iter().sum::<i128>(), taken);
@@ -444,7 +457,8 @@ fn frames_to_a_machine_are_taken_by_its_vmm() {
 /// A suite of a process that takes some seconds.
 fn small_suite(home: &Path) -> std::path::PathBuf {
     let file = home.join("small.toml");
-    let text = "seed = 7\nrepetitions = 8\nprobes = \"with\"\n[experiment.warm]\nrequests = 2\nwindow-s = 0.05\n\
+    // A window of a load is long enough for an answer also where others have the CPUs for a while.
+    let text = "seed = 7\nrepetitions = 8\nprobes = \"with\"\n[experiment.warm]\nrequests = 2\nwindow-s = 0.2\n\
                 [experiment.burst]\ninstances = [3]\n[experiment.idle]\nsettle-s = 0\nwindow-s = 0.05\n\
                 [experiment.memory]\ninstances = 2\nsettle-s = 0\n\
                 [[matrix]]\nexperiments = [\"cold-start\", \"warm\", \"burst\", \"idle\", \"memory\"]\nsandboxes = [\"process\"]\n";
@@ -530,7 +544,7 @@ fn a_cell_is_repeated_until_its_median_is_sure_and_no_more() {
     }
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("sure.toml");
-    // The width is one that any host keeps at once, or that none keeps.
+    // The width is one that hosts keep at once, or that none keeps.
     for (width, expected) in [("10.0", 3), ("0.000001", 6)] {
         let text = format!(
             "repetitions = 3\nmost-repetitions = 6\nwidth = {width}\nprobes = \"without\"\n[[matrix]]\n\
@@ -540,7 +554,14 @@ fn a_cell_is_repeated_until_its_median_is_sure_and_no_more() {
         let out = home.path().join(width);
         let output = run(&file, &out, &[]);
         assert!(output.status.success(), "{}", told(&output));
-        assert_eq!(rows(&out, "instances").len(), expected, "{width}");
+        let mut instances = rows(&out, "instances");
+        instances.sort_by_key(|row| row.number("repetition"));
+        let mut first: Vec<_> = instances[..3].iter().map(|row| row.number("wall_ns").unwrap()).collect();
+        first.sort_unstable();
+        // Where others have the CPUs for longer than ten starts, the first three do not keep the wider one either.
+        let is_wide = first[2] - first[0] > 10 * first[1];
+        let is_right = instances.len() == expected || is_wide && (4..=6).contains(&instances.len());
+        assert!(is_right, "{width}: {} instances, the first of which took {first:?} ns", instances.len());
     }
 }
 
