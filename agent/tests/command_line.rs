@@ -38,7 +38,8 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Everything that instances leave on a host while they live.
+/// Everything that instances leave on a host while they live. Others may have some there: what a test left is in it and was not
+/// before the test.
 fn traces() -> Vec<String> {
     let interfaces = fs::read_dir("/sys/class/net").unwrap().flatten().map(|entry| entry.file_name());
     let mut found: Vec<String> = interfaces
@@ -50,6 +51,11 @@ fn traces() -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     found.extend(mounts.lines().filter(|line| line.contains("/run/sandscope/")).map(str::to_owned));
     found
+}
+
+/// What was not there before.
+fn traces_since(before: &[String]) -> Vec<String> {
+    traces().into_iter().filter(|trace| !before.contains(trace)).collect()
 }
 
 /// Needs namespaces.
@@ -175,6 +181,7 @@ fn a_workload_that_never_answers_is_a_row_and_the_run_goes_on() {
     }
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("results");
+    let before = traces();
     // It keeps the contract of no workload: it waits for a guest that has nothing to do.
     let silent = fs::canonicalize("/bin/busybox").or_else(|_| fs::canonicalize("/usr/bin/busybox"));
     let Ok(silent) = silent else { return skip(TEST, "busybox", "there is no static program to misuse") };
@@ -189,7 +196,7 @@ fn a_workload_that_never_answers_is_a_row_and_the_run_goes_on() {
         "{}",
         instances[0].text("error")
     );
-    assert!(traces().is_empty(), "{:?}", traces());
+    assert_eq!(traces_since(&before), [""; 0]);
 }
 
 #[test]
@@ -199,6 +206,7 @@ fn a_full_disk_ends_the_run_with_its_reason() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
+    let before = traces();
     // Enough for the empty tables and some rows, not for all.
     mount("tmpfs", home.path(), "tmpfs", MountFlags::empty(), c"size=176k").unwrap();
     let out = home.path().join("results");
@@ -212,7 +220,7 @@ fn a_full_disk_ends_the_run_with_its_reason() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("No space left") && text.contains("kept"), "{text}");
     assert!(readable > 0 && readable < 500, "{readable}");
-    assert!(traces().is_empty(), "{:?}", traces());
+    assert_eq!(traces_since(&before), [""; 0]);
 }
 
 #[test]
@@ -266,6 +274,7 @@ fn an_interrupted_run_keeps_its_rows_and_leaves_nothing() {
         return;
     }
     for signal in [Signal::INT, Signal::TERM] {
+        let before = traces();
         let home = tempfile::tempdir().unwrap();
         let out = home.path().join("results");
         let child = start_long_run(&out);
@@ -274,7 +283,7 @@ fn an_interrupted_run_keeps_its_rows_and_leaves_nothing() {
         let text = said(&output);
         assert_eq!(output.status.code(), Some(130), "{text}");
         assert!(text.contains("interrupted"), "{text}");
-        assert!(traces().is_empty(), "{:?}", traces());
+        assert_eq!(traces_since(&before), [""; 0]);
         let runs = rows(&out, "runs");
         assert!(runs.iter().any(|run| run.number("finished_at_unix_ns").is_some()));
         assert!(rows(&out, "instances").len() >= 3);
@@ -288,16 +297,17 @@ fn a_killed_run_keeps_its_rows_and_is_cleaned_up_after() {
     }
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("results");
+    let before = traces();
     let mut child = start_long_run(&out);
     send(&child, Signal::KILL);
     child.wait().unwrap();
-    let left = traces();
+    let left = traces_since(&before);
     assert!(!left.is_empty(), "a run that is killed can't tidy up");
     assert!(rows(&out, "instances").len() >= 3);
     let output = run(&["clean"]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("removed"), "{}", said(&output));
-    assert!(traces().is_empty(), "{left:?}, and then {:?}", traces());
+    assert_eq!(traces_since(&before), [""; 0], "of {left:?}");
     let output = run(&["clean"]);
     assert!(said(&output).contains("nothing to remove"), "{}", said(&output));
 }

@@ -41,8 +41,21 @@ fn can_count(test: &str) -> bool {
     aggregate(test, Limits { threads: 8, vcpus: 1, exits: 8 }).is_some()
 }
 
-/// Time after which a VMM that was started has made its VM, with a margin.
-const VM_IS_MADE: Duration = Duration::from_millis(300);
+/// Waits until a VMM that was started has made the vCPU of its VM.
+fn await_vcpu(vmm: &Running) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let files = format!("/proc/{}/fd", vmm.0.id());
+    let has_vcpu = || {
+        let files = std::fs::read_dir(&files).unwrap().flatten();
+        files
+            .filter_map(|file| std::fs::read_link(file.path()).ok())
+            .any(|to| to.to_string_lossy().contains("kvm-vcpu"))
+    };
+    while !has_vcpu() {
+        assert!(Instant::now() < deadline, "the VMM has made no vCPU");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 fn has_kvm(test: &str) -> bool {
     if !cfg!(target_arch = "x86_64") {
@@ -122,7 +135,7 @@ fn a_target_that_ends_meanwhile_is_reported_with_what_it_did() {
     if !can_count(TEST) {
         return;
     }
-    let mut child = Running(subject("sleep 400 20").spawn().unwrap());
+    let mut child = Running(subject("sleep 800 20").spawn().unwrap());
     let pid = child.0.id();
     let watcher = std::thread::spawn(move || child.0.wait().unwrap());
     let out = tempfile::tempdir().unwrap();
@@ -163,7 +176,7 @@ fn a_vm_that_ran_before_is_found_and_watched() {
         return;
     }
     let floor = floor("--hlt 100000 --hlt-interval-ns 20000000");
-    std::thread::sleep(VM_IS_MADE);
+    await_vcpu(&floor);
     let out = tempfile::tempdir().unwrap();
     let output = sandscope(&["attach", "all-vms", "--for", "3s", "--json"], out.path());
     assert!(output.status.success(), "{output:?}");
@@ -198,7 +211,9 @@ fn a_guest_with_a_tick_and_one_that_spins_are_told_and_a_healthy_one_is_not() {
     let ticks = floor("--hlt 1000000 --hlt-interval-ns 4000000");
     let spins = floor(&format!("--hlt 100000 --hlt-interval-ns 100000000 --hlt-spin {turns}"));
     let healthy = floor("--hlt 100000 --hlt-interval-ns 100000000");
-    std::thread::sleep(VM_IS_MADE);
+    for floor in [&ticks, &spins, &healthy] {
+        await_vcpu(floor);
+    }
     let out = tempfile::tempdir().unwrap();
     let output = sandscope(&["attach", "all-vms", "--for", "3s", "--json"], out.path());
     assert!(output.status.success(), "{output:?}");
@@ -283,7 +298,8 @@ fn a_control_group_is_watched_with_all_that_is_in_it_and_nothing_else() {
         return skip(TEST, "cgroup", "no hierarchy of control groups in which a group can be made");
     };
     let children = [20, 20, 20].map(|ms| Running(subject(&format!("sleep 100000 {ms}")).spawn().unwrap()));
-    let inside: Vec<u64> = children[..2].iter().map(|child| child.0.id().into()).collect();
+    let mut inside: Vec<u64> = children[..2].iter().map(|child| child.0.id().into()).collect();
+    inside.sort_unstable();
     for pid in &inside {
         std::fs::write(group.0.join("cgroup.procs"), pid.to_string()).unwrap();
     }

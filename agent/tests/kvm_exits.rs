@@ -49,6 +49,8 @@ struct Observed {
     totals: Vec<ThreadTotals>,
     names: Names,
     start_ns: u64,
+    /// From before its start until it was over.
+    wall_ns: u64,
     /// What the floor says of itself.
     report: Value,
 }
@@ -77,6 +79,7 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
     let child = spawn_in_scope(probes, SCOPE, &mut command);
     let spawned_ns = sandscope::host::clock::monotonic_ns();
     let output = child.wait_with_output().unwrap();
+    let wall_ns = sandscope::host::clock::monotonic_ns() - start_ns;
     probes.detach();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{options}: {}: {errors}", output.status);
@@ -94,7 +97,7 @@ fn observe(test: &str, options: &str) -> Option<Observed> {
     let view = View { records: &recording.records, histories: &histories, names: &names };
     let exits = exits(&view, &(0..u64::MAX));
     let totals = threads(&histories, &spans, &(start_ns..end_ns));
-    Some(Observed { recording, histories, spans, exits, totals, names, start_ns, report })
+    Some(Observed { recording, histories, spans, exits, totals, names, start_ns, wall_ns, report })
 }
 
 impl Observed {
@@ -155,10 +158,12 @@ fn m_halts_are_m_exits_and_m_wakeups() {
     assert_eq!(seen.count("kvm_exit", IO), OTHER_PORT_WRITES, "{:?}", seen.exits);
     let halted = seen.exits.iter().filter(|exit| exit.source == "kvm_vcpu_wakeup").filter_map(|exit| exit.time_ns);
     let (halted, asked): (u64, u64) = (halted.sum(), HALTS * INTERVAL_NS);
-    assert!((asked / 2..asked * 2).contains(&halted), "halted for {halted} ns of {asked}");
+    // The timer may be late by as much as the host likes, but nothing is longer than the run.
+    let possible = asked / 2..=seen.wall_ns;
+    assert!(possible.contains(&halted), "halted for {halted} ns of {asked} in {} ns", seen.wall_ns);
     // The thread gives its CPU away meanwhile: a wait, not the handling of an exit.
     let (_, totals) = seen.vcpu();
-    assert!((asked / 2..asked * 2).contains(&totals.blocked_ns), "{totals:?}");
+    assert!(possible.contains(&totals.blocked_ns), "{totals:?}");
     assert!(totals.exit_ns < asked / 2, "{totals:?}");
 }
 
@@ -233,7 +238,8 @@ fn every_exit_has_its_entry() {
 
 #[test]
 fn the_life_of_the_vcpu_thread_adds_up() {
-    let options = "--pio 1000 --mmio 200 --hlt 5 --hlt-interval-ns 3000000 --touch 100 --spin 5000000";
+    // Long halts: in one that is over before the thread has given its CPU away, it does not wait.
+    let options = "--pio 1000 --mmio 200 --hlt 5 --hlt-interval-ns 20000000 --touch 100 --spin 5000000";
     let Some(seen) = observe("the_life_of_the_vcpu_thread_adds_up", options) else { return };
     let (history, totals) = seen.vcpu();
     let spans = seen.histories.tasks.iter().position(|task| task.tid == history.tid).map(|index| &seen.spans[index]);
@@ -302,7 +308,8 @@ fn exits_carry_the_address_of_the_guest() {
 #[test]
 fn the_account_of_wall_time_tells_guest_from_exits() {
     const TEST: &str = "the_account_of_wall_time_tells_guest_from_exits";
-    let Some(seen) = observe(TEST, "--pio 1000 --spin 20000000") else { return };
+    // So many writes that most of the exits' time is theirs, however many interrupts of the host come while the guest computes.
+    let Some(seen) = observe(TEST, "--pio 4000 --spin 5000000") else { return };
     // The life of the vCPU's thread is the path to its end.
     let (vcpu, totals) = seen.vcpu();
     let place = seen.histories.tasks.iter().position(|task| task.tid == vcpu.tid).unwrap();

@@ -161,9 +161,13 @@ fn staying_costs_nothing_and_ends_with_a_report() {
         std::thread::sleep(Duration::from_millis(1));
     }
     let ticks = || process.stat().map(|stat| stat.utime + stat.stime).expect("the floor runs");
-    let before = ticks();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(ticks() - before <= 1, "an idle guest used CPU time");
+    // A tick may be charged to whoever has the CPU for a moment; one that is not idle uses some in each window.
+    let used = [(); 3].map(|()| {
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(300));
+        ticks() - before
+    });
+    assert!(used.iter().any(|used| *used <= 1), "an idle guest used CPU time: {used:?} ticks");
     let (status, report) = floor.stop();
     assert!(status.success(), "{status}");
     assert_eq!(report["ended"], "signal 15");

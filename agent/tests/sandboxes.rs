@@ -509,6 +509,21 @@ fn kill_and_clean(name: &str, label: &str) {
     assert_eq!(run_dir::clean(&base).unwrap(), run_dir::Cleaned::default());
 }
 
+/// How long an agent takes until its sandbox is up.
+fn time_of_a_start(name: &str, label: &str) -> Duration {
+    let home = tempfile::tempdir().unwrap();
+    let base = home.path().canonicalize().unwrap().join("run");
+    let began = Instant::now();
+    let mut victim = start_victim(&base, name, label).spawn().unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "up"), "{name}: the victim did not get its sandbox up");
+    let took = began.elapsed();
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert_eq!(run_dir::clean(&base).unwrap().failures, [""; 0], "{name}");
+    took
+}
+
 #[test]
 fn agents_killed_at_any_moment_are_cleaned_up_after() {
     need!("agents_killed_at_any_moment_are_cleaned_up_after", "workload", workload_executable());
@@ -517,20 +532,24 @@ fn agents_killed_at_any_moment_are_cleaned_up_after() {
             skip("agents_killed_at_any_moment_are_cleaned_up_after", name, &reason);
             continue;
         }
+        const KILLS: u32 = 25;
+        let whole = time_of_a_start(name, &format!("all{}", &name[..1]));
+        println!("{name}: up after {whole:?}");
         let mut found = 0;
-        // From before the agent made anything until the sandbox is about to be up.
-        for delay_ms in (0..150).step_by(6) {
+        // From before the agent made anything until the sandbox is about to be up, however long that takes here.
+        for number in 0..KILLS {
+            let delay = whole * number / KILLS;
             let home = tempfile::tempdir().unwrap();
             let base = home.path().canonicalize().unwrap().join("run");
-            let label = format!("any{delay_ms}{}", &name[..1]);
+            let label = format!("any{number}{}", &name[..1]);
             let mut victim = start_victim(&base, name, &label).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(delay_ms));
+            std::thread::sleep(delay);
             victim.kill().unwrap();
             victim.wait().unwrap();
             found += leftovers(&base, &label).len();
             let cleaned = run_dir::clean(&base).unwrap();
-            assert_eq!((cleaned.living, cleaned.failures), (Vec::new(), Vec::new()), "{name} after {delay_ms} ms");
-            assert_eq!(leftovers(&base, &label), [""; 0], "{name} after {delay_ms} ms");
+            assert_eq!((cleaned.living, cleaned.failures), (Vec::new(), Vec::new()), "{name} after {delay:?}");
+            assert_eq!(leftovers(&base, &label), [""; 0], "{name} after {delay:?}");
         }
         assert!(found > 0, "{name}: no agent got so far that there was something to clean");
     }

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib.font_manager
 import nbformat
 import numpy as np
 import polars as pl
@@ -44,12 +45,20 @@ def run(name: str, directory: Path) -> nbformat.NotebookNode:
     environment = f"import os; os.environ['SANDSCOPE_RESULTS'] = {str(directory)!r}"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(environment))
     # The working directory must not matter.
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": "/"}}).execute()
+    client = NotebookClient(
+        notebook, timeout=300, startup_timeout=300, kernel_name="python3", resources={"metadata": {"path": "/"}}
+    )
+    client.execute()
     return notebook
 
 
 def run_all(directory: Path) -> dict[str, nbformat.NotebookNode]:
-    """All notebooks, two at a time: most of each is loading libraries."""
+    """All notebooks, two at a time: most of each is loading libraries.
+
+    The first that asks for fonts on a machine makes a list of them, and says so on standard error if that takes a while: it is
+    made here, not by a notebook.
+    """
+    assert matplotlib.font_manager.fontManager.ttflist
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(NAMES, pool.map(lambda name: run(name, directory), NAMES), strict=True))
 

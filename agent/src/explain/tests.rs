@@ -253,6 +253,13 @@ fn what_explaining_takes_grows_with_the_records_and_no_faster() {
         took
     };
     // Ten times as many take ten times as long, a little more for what is sorted and for caches that are too small for them.
-    let (few, many) = (explain(100_000), explain(1_000_000));
-    assert!(many <= 20.0 * few, "{few} and {many} s");
+    // Others on the machine have no part in CPU time, but in what is left of caches: the quickest of the few is the one they were
+    // least in the way of, and the many have a second try.
+    let grows_alike = || {
+        let few = (0..3).map(|_| explain(100_000)).fold(f64::INFINITY, f64::min);
+        let many = explain(1_000_000);
+        println!("{few} and {many} s");
+        many <= 20.0 * few
+    };
+    assert!(grows_alike() || grows_alike(), "it took more than twenty times as long, twice");
 }

@@ -170,7 +170,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let deadline = Instant::now() + Duration::from_millis(30);
+        // Time for many more attempts than are asked for, also where others have the CPUs for most of it.
+        let deadline = Instant::now() + Duration::from_millis(300);
         let exchange = get(address, "/hello", monotonic_ns(), deadline).await;
         assert!(exchange.attempts > 3, "{exchange:?}");
         assert!(exchange.error.unwrap().contains("refused"));

@@ -125,11 +125,18 @@ mod tests {
     #[test]
     fn memory_that_is_taken_is_missed() {
         const BYTES: usize = 64 << 20;
-        let before = HostMemory::read().unwrap();
-        let taken = vec![1_u8; BYTES];
-        let found = difference(&before, &HostMemory::read().unwrap());
-        assert!(std::hint::black_box(&taken).len() == BYTES);
-        // Others on this host may give some back meanwhile.
-        assert!(found.mapped > BYTES as i64 / 2, "{found:?}");
+        // Others on this host may give some back meanwhile, but hardly each time.
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let before = HostMemory::read().unwrap();
+            let taken = vec![1_u8; BYTES];
+            let found = difference(&before, &HostMemory::read().unwrap());
+            assert!(std::hint::black_box(&taken).len() == BYTES);
+            if found.mapped > BYTES as i64 / 2 {
+                return;
+            }
+            seen.push(found);
+        }
+        panic!("{seen:?}");
     }
 }

@@ -92,6 +92,8 @@ pub async fn answers_during_work(program: Program) {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let start = Instant::now();
     assert_eq!(get(server.port, "/hello").await.status, StatusCode::OK);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // Work that is not over says that the answer did not wait for it; how long the answer takes is also up to what else the machine
+    // does.
     assert!(!work.is_finished());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }

@@ -75,27 +75,40 @@ pub async fn busy_port(program: Program) {
 }
 
 pub async fn signals(program: Program) {
+    /// Ends of which one has to be quick: in the others, somebody else may have had the machine.
+    const ATTEMPTS: usize = 3;
     let works =
         [None, Some("/fib?n=10000000000"), Some("/fft?n=1048576"), Some("/matrix?n=2000"), Some("/alloc?mib=512")];
     for signal in [Signal::TERM, Signal::INT] {
         for work in works {
-            let server = program.serve().await;
-            let mut client = Client::connect(server.port).await;
-            client.get("/hello").await;
-            let working = tokio::spawn(async move {
-                if let Some(path) = work {
-                    client.get(path).await;
-                }
-            });
-            sleep(Duration::from_millis(200)).await;
-            let start = Instant::now();
-            kill_process(server.pid(), signal).unwrap();
-            // A code and not a signal: a handler has been installed.
-            assert_eq!(server.end().await.code(), Some(0), "{signal:?} during {work:?}");
-            assert!(start.elapsed() < Duration::from_secs(1), "{signal:?} during {work:?}: {:?}", start.elapsed());
-            working.abort();
+            let mut took = Vec::new();
+            while took.len() < ATTEMPTS && took.iter().all(|took| *took >= Duration::from_secs(1)) {
+                took.push(end_during(&program, signal, work).await);
+            }
+            let best = took.iter().min().unwrap();
+            assert!(*best < Duration::from_secs(1), "{signal:?} during {work:?}: {took:?}");
         }
     }
+}
+
+/// How long a server takes to end after a signal that comes while it works at something.
+async fn end_during(program: &Program, signal: Signal, work: Option<&'static str>) -> Duration {
+    let server = program.serve().await;
+    let mut client = Client::connect(server.port).await;
+    client.get("/hello").await;
+    let working = tokio::spawn(async move {
+        if let Some(path) = work {
+            client.get(path).await;
+        }
+    });
+    sleep(Duration::from_millis(200)).await;
+    let start = Instant::now();
+    kill_process(server.pid(), signal).unwrap();
+    // A code and not a signal: a handler has been installed.
+    assert_eq!(server.end().await.code(), Some(0), "{signal:?} during {work:?}");
+    let took = start.elapsed();
+    working.abort();
+    took
 }
 
 pub async fn closed_outputs(program: Program) {
