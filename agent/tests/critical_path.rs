@@ -448,21 +448,21 @@ fn children_are_on_the_path_by_role() {
     let script = "i=0; while [ $i -lt 30 ]; do /bin/true; i=$((i+1)); done";
     let test = "children_are_on_the_path_by_role";
     undisturbed(|| {
-    let Some(recorded) = record(test, Command::new("sh").args(["-c", script])) else { return Ok(()) };
-    let (wall_ns, parts) = recorded.whole_path();
-    let execs = recorded.recording.records.iter().filter(|record| matches!(record, Record::Exec(_))).count();
-    assert_eq!(execs, 31);
-    // Before it executes its program, a child has the shell's role, also while it waits for a CPU.
-    let had_cpu_ns = wall_ns - of(&parts, Category::Runnable);
-    for role in ["program", "child"] {
-        let time = sum(&parts, |part| part.role == role);
-        ensure!(time * 50 > had_cpu_ns, "{role} has only {time} of {had_cpu_ns} ns");
-    }
-    // The shell waits for each child and nothing else: its waits are the children's time.
-    assert_eq!(
-        sum(&parts, |part| part.call == "wait4" && !matches!(part.category, Category::Kernel | Category::Runnable)),
-        0
-    );
+        let Some(recorded) = record(test, Command::new("sh").args(["-c", script])) else { return Ok(()) };
+        let (wall_ns, parts) = recorded.whole_path();
+        let execs = recorded.recording.records.iter().filter(|record| matches!(record, Record::Exec(_))).count();
+        assert_eq!(execs, 31);
+        // Before it executes its program, a child has the shell's role, also while it waits for a CPU.
+        let had_cpu_ns = wall_ns - of(&parts, Category::Runnable);
+        for role in ["program", "child"] {
+            let time = sum(&parts, |part| part.role == role);
+            ensure!(time * 50 > had_cpu_ns, "{role} has only {time} of {had_cpu_ns} ns");
+        }
+        // The shell waits for each child and nothing else: its waits are the children's time.
+        assert_eq!(
+            sum(&parts, |part| part.call == "wait4" && !matches!(part.category, Category::Kernel | Category::Runnable)),
+            0
+        );
         Ok(())
     });
 }
