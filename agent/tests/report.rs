@@ -183,7 +183,9 @@ fn window(growth: u64) -> Window {
         named_wakeups_count: growth * 100,
         runnable_ns: 0,
         stolen_ns: None,
+        throttled_ns: None,
         unrecorded_count: 0,
+        doubts: None,
         maps_bytes: 0,
     }
 }
