@@ -19,7 +19,8 @@ pub(super) fn symbols(file: &File<'_>) -> Symbols {
         if end != 0 && start > end {
             symbols.add(end, "");
         }
-        symbols.add(start, name);
+        // Names of Rust as they are written, without the hash; all others stay as they are.
+        symbols.add(start, &format!("{:#}", rustc_demangle::demangle(name)));
         end = start + size;
     }
     if end != 0 {
