@@ -3,6 +3,7 @@
 //! RSS counts a page in every process that maps it, PSS divides it among them, USS counts only those that nobody else maps:
 //! the sum of PSS over all processes is what they have together, and USS is what ending one would give back.
 
+use super::living;
 use crate::role::{RoleRule, rule_of};
 use procfs::process::Process;
 use std::{collections::BTreeMap, fs, io};
@@ -54,8 +55,9 @@ impl Footprint {
     /// # Errors
     /// When it is gone, or may not be looked at.
     pub fn of_process(pid: i32) -> io::Result<Self> {
-        let rollup = Sizes::parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?);
-        let status = fs::read(format!("/proc/{pid}/status"))?;
+        let thread = living::thread_of(pid).unwrap_or(pid);
+        let rollup = Sizes::parse(&fs::read_to_string(format!("/proc/{thread}/smaps_rollup"))?);
+        let status = fs::read(format!("/proc/{thread}/status"))?;
         let status = Sizes::parse(&String::from_utf8_lossy(&status));
         let stat = Process::new(pid).and_then(|process| process.stat()).map_err(io::Error::other)?;
         let bytes = |name: &str| rollup.0.get(name).copied().unwrap_or(0);
@@ -117,9 +119,9 @@ pub fn of_processes(pids: &[i32], rules: &'static [RoleRule]) -> io::Result<Vec<
     Ok(footprints)
 }
 
-/// Whether there is such a process that is no zombie.
+/// Whether there is such a process, and any of its threads has not ended.
 pub fn is_alive(pid: i32) -> bool {
-    Process::new(pid).and_then(|process| process.stat()).is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+    living::thread_of(pid).is_some()
 }
 
 /// What a process executes.
@@ -131,9 +133,10 @@ struct Program {
 
 impl Program {
     fn of(pid: i32) -> Option<Self> {
-        let process = Process::new(pid).ok()?;
+        let parent = Process::new(pid).ok()?.stat().ok()?.ppid;
+        let process = Process::new(living::thread_of(pid).unwrap_or(pid)).ok()?;
         Some(Self {
-            parent: process.stat().ok()?.ppid,
+            parent,
             path: process.exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
             arguments: process.cmdline().unwrap_or_default(),
         })

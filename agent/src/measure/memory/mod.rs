@@ -14,5 +14,6 @@ pub mod footprint;
 pub mod guest;
 pub mod host;
 pub mod ksm;
+pub mod living;
 pub mod mapping;
 pub mod pages;
