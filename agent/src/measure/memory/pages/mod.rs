@@ -12,6 +12,7 @@
 
 pub mod classify;
 mod entry;
+mod group;
 pub mod pagemap;
 pub mod pause;
 mod reader;
@@ -21,8 +22,9 @@ pub mod speed;
 
 use super::{guest, mapping};
 use anyhow::{Context as _, Result, ensure};
-use classify::{Bin, Class, Count, Owner, Reason, State, classify};
+use classify::{Bin, Class, Classified, Count, Known, Owner, Reason, State, classify};
 use entry::{Entry, MOST_SOURCES};
+use pagemap::FrameUsers;
 use pause::Paused;
 use reader::Reader;
 use rustix::param::page_size;
@@ -58,6 +60,8 @@ pub struct Analysis {
     pub counts: BTreeMap<Bin, Count>,
     /// Frames that KSM has merged, each counted once.
     pub ksm_frames: u64,
+    /// Frames of the page cache beyond the first that hold the same page of a file and of its copies.
+    pub file_copies: u64,
     /// Pages that nothing equals, but whose content is somewhere else at another place.
     pub shifted: Shifted,
     /// Pairs of equal pages that were compared byte by byte.
@@ -123,7 +127,14 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
         .map(|subject| Owner::Instance(subject.instance))
         .chain(files.iter().map(|_| Owner::File))
         .collect();
-    let (mut counts, ksm_frames) = classify(&mut found.entries, &owners, most_sharing());
+    let users = FrameUsers::open().ok();
+    let known = Known {
+        owners: &owners,
+        most_sharing: most_sharing(),
+        users: &|frame| users.as_ref()?.of(frame),
+        place_in_file: &|entry| place_in_file(entry, &mapped),
+    };
+    let Classified { mut counts, ksm_frames, file_copies } = classify(&mut found.entries, &known);
     let (verified, differed) = verify(&found.entries, subjects);
     let shifted = shifted::find(&found.entries, &pids);
     for (&(source, region, is_shared), &pages) in &found.unread {
@@ -136,12 +147,15 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
             reason: (!is_shared).then_some(Reason::Unreadable),
             is_inferred: true,
         };
-        counts.entry(bin).or_default().pages += pages;
+        let count = counts.entry(bin).or_default();
+        count.pages += pages;
+        count.mappings += pages;
     }
     let frames_known = pagemap::zero_frame().is_some();
     Ok(Analysis {
         counts,
         ksm_frames,
+        file_copies,
         shifted,
         verified,
         differed,
@@ -165,6 +179,16 @@ fn mappings_of(subject: &Subject) -> Result<Vec<mapping::Mapping>> {
         Err(_) if !super::footprint::is_alive(subject.pid) => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("the mappings of process {} can't be read", subject.pid)),
     }
+}
+
+/// At which page of its file a page of the page cache is. Pages of files that were looked at as such are numbered so.
+fn place_in_file(entry: &Entry, mapped: &[Vec<mapping::Mapping>]) -> Option<u64> {
+    let Some(mappings) = mapped.get(entry.source()) else { return Some(entry.page()) };
+    let size = page_size() as u64;
+    let address = entry.page() * size;
+    // They come in the order of their addresses.
+    let mapping = &mappings[mappings.partition_point(|mapping| mapping.end <= address)..].first()?;
+    Some((address.checked_sub(mapping.start)? + mapping.offset) / size)
 }
 
 /// Pages that will be found, about: so that the table need not grow, which would take twice its memory for a moment.

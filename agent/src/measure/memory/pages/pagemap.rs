@@ -220,6 +220,26 @@ impl FrameFlags {
     }
 }
 
+/// How many mappings each frame of the host has.
+pub struct FrameUsers(File);
+
+impl FrameUsers {
+    /// The mappings of all frames.
+    ///
+    /// # Errors
+    /// Without root's rights, and on kernels that don't tell.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(File::open("/proc/kpagecount")?))
+    }
+
+    /// Those of this frame; `None` when the kernel does not tell.
+    pub fn of(&self, frame: u64) -> Option<u64> {
+        let mut count = [0; 8];
+        self.0.read_exact_at(&mut count, frame * 8).ok()?;
+        Some(u64::from_ne_bytes(count))
+    }
+}
+
 /// The frame of the page that the kernel maps wherever something is read that was never written to. It takes no memory, and no
 /// process's RSS counts it. `None` where the agent may not know frames.
 pub fn zero_frame() -> Option<u64> {
