@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 /// How often the screen is drawn anew.
@@ -136,7 +137,7 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
     }
     // After the window, which is about what the target does by itself.
     let content = if arguments.pages && !vanished && !interrupted.is_cancelled() {
-        Some(pages(&found, !arguments.no_pause, arguments.target.to_string(), &mut dataset)?)
+        pages(&found, !arguments.no_pause, arguments.target.to_string(), &mut dataset, &interrupted).await?
     } else {
         None
     };
@@ -183,9 +184,15 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if summaries.iter().all(|summary| summary.doubts.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Looks at the pages of the targets, and adds what is in them to the results.
-fn pages(found: &[Found], hold: bool, name: String, dataset: &mut Dataset) -> Result<ContentSummary> {
-    let content = Content::of_targets(found, hold)?;
+/// Looks at the pages of the targets, and adds what is in them to the results; `None` when it was interrupted.
+async fn pages(
+    found: &[Found],
+    hold: bool,
+    name: String,
+    dataset: &mut Dataset,
+    interrupted: &CancellationToken,
+) -> Result<Option<ContentSummary>> {
+    let Some(content) = Content::of_targets(found, hold, interrupted).await? else { return Ok(None) };
     let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
     for target in 0..found.len() {
         let id = instance_id(dataset, target);
@@ -194,7 +201,7 @@ fn pages(found: &[Found], hold: bool, name: String, dataset: &mut Dataset) -> Re
             dataset.append(&id, [content.scan_row(&name, count, false)])?;
         }
     }
-    Ok(content.summary(found.len()))
+    Ok(Some(content.summary(found.len())))
 }
 
 fn instance_id(dataset: &Dataset, position: impl std::fmt::Display) -> String {

@@ -3,15 +3,19 @@
 
 use crate::{
     measure::memory::pages::{
-        self, Analysis, Subject,
+        self, Analysis, Hold, Subject,
         classify::{Bin, Count},
     },
     record::tables,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rustix::param::page_size;
 use serde::Serialize;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How long an interruption waits for the look at the pages to end by itself. What is held goes on before that, or with the agent.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What was found in the pages of some instances.
 pub struct Content {
@@ -29,8 +33,20 @@ pub struct ContentSummary {
     pub freeable_bytes: u64,
     /// Size of pages whose content is somewhere else but shifted, of all instances together, estimated from a sample.
     pub shifted_bytes: u64,
+    /// Size of the page cache's pages that it also holds of another file, a copy, of all instances together.
+    pub file_copies_bytes: u64,
     /// For how long the instances stood still; `None`: they went on.
     pub paused_ns: Option<u64>,
+    /// Whether they were let go before all was looked at.
+    pub cut_short: bool,
+    /// Threads that went on although they were to stand still.
+    pub running_threads_count: u64,
+    /// Processes that went on since the agent can't do without them: it itself, and those that it descends from.
+    pub spared_processes_count: u64,
+    /// Pages that were found, each mapping counted.
+    pub mapped_pages_count: u64,
+    /// As many as the kernel counts.
+    pub kernel_pages_count: u64,
     /// Pairs of equal pages that were compared byte by byte, and those of them that differed.
     pub verified_count: u64,
     /// See `verified_count`.
@@ -53,19 +69,38 @@ pub struct ContentPart {
 }
 
 impl Content {
-    /// Looks at all pages of these processes, beside those of these files. With `hold`, the processes stand still meanwhile.
+    /// Looks at all pages of these processes, beside those of these files, while those stand still that are to be held. `None` when
+    /// it was interrupted: then they go on at once.
     ///
     /// # Errors
     /// When a process may not be looked at, or a file can't be read.
-    pub fn look_at(subjects: Vec<Subject>, mut files: Vec<PathBuf>, hold: bool) -> Result<Self> {
+    pub async fn look_at(
+        subjects: Vec<Subject>,
+        mut files: Vec<PathBuf>,
+        hold: Hold,
+        interrupted: &CancellationToken,
+    ) -> Result<Option<Self>> {
         files.sort();
         files.dedup();
-        let analysis = pages::analyse(&subjects, &files, hold)?;
-        if let Some((tid, reason)) = analysis.not_paused.first() {
-            let count = analysis.not_paused.len();
-            tracing::warn!("{count} threads went on while the memory was looked at, such as {tid}: {reason}");
-        }
-        Ok(Self { analysis, subjects })
+        // In a thread of its own: this one has to hear of an interruption meanwhile.
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let (token, looked_at) = (interrupted.clone(), subjects.clone());
+        let look = move || {
+            let analysis = pages::analyse_until(&looked_at, &files, hold, &|| token.is_cancelled());
+            // Who asked may be gone.
+            let _ = answer.send(analysis);
+        };
+        thread::Builder::new().name("pages".to_owned()).spawn(look).context("can't make a thread to look at pages")?;
+        let given_up = async {
+            interrupted.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        let analysis = tokio::select! {
+            answer = answered => answer.context("the thread that looks at pages failed; its message is above")??,
+            () = given_up => None,
+        };
+        analysis.as_ref().inspect(|analysis| warn_about(analysis));
+        Ok(analysis.map(|analysis| Self { analysis, subjects }))
     }
 
     /// Numbers of the processes.
@@ -117,6 +152,7 @@ impl Content {
     pub fn scan_row(&self, sandbox: &str, instances_count: u32, merged: bool) -> tables::PageScan {
         let Analysis { scanned_bytes, scan_time, paused, not_paused, verified, differed, shifted, table_bytes, .. } =
             &self.analysis;
+        let Analysis { spared, was_cut_short, balance, file_copies, .. } = &self.analysis;
         tables::PageScan {
             sandbox: sandbox.to_owned(),
             instances_count,
@@ -131,6 +167,11 @@ impl Content {
             shifted_pages_count: shifted.shifted,
             shifted_estimated_bytes: shifted.estimate() * page_size() as u64,
             table_bytes: *table_bytes,
+            spared_processes_count: Some(spared.len() as u64),
+            cut_short: Some(*was_cut_short),
+            mapped_pages_count: Some(balance.found),
+            kernel_pages_count: Some(balance.counted_by_kernel),
+            file_copies_bytes: Some(file_copies * page_size() as u64),
         }
     }
 
@@ -151,12 +192,19 @@ impl Content {
             })
             .collect();
         parts.sort_by(|one, other| other.mean_bytes.total_cmp(&one.mean_bytes));
-        let Analysis { scanned_bytes, scan_time, paused, verified, differed, .. } = &self.analysis;
+        let Analysis { scanned_bytes, scan_time, paused, not_paused, verified, differed, .. } = &self.analysis;
+        let Analysis { spared, was_cut_short, balance, file_copies, .. } = &self.analysis;
         ContentSummary {
             parts,
             freeable_bytes: self.analysis.freeable_pages() * page_size() as u64,
             shifted_bytes: self.analysis.shifted.estimate() * page_size() as u64,
+            file_copies_bytes: file_copies * page_size() as u64,
             paused_ns: paused.map(nanoseconds),
+            cut_short: *was_cut_short,
+            running_threads_count: not_paused.len() as u64,
+            spared_processes_count: spared.len() as u64,
+            mapped_pages_count: balance.found,
+            kernel_pages_count: balance.counted_by_kernel,
             verified_count: *verified,
             differed_count: *differed,
             bytes_per_s: *scanned_bytes as f64 / scan_time.as_secs_f64().max(f64::MIN_POSITIVE),
@@ -164,7 +212,25 @@ impl Content {
     }
 }
 
+/// Says what makes the figures less sure.
+fn warn_about(analysis: &Analysis) {
+    if let Some((tid, reason)) = analysis.not_paused.first() {
+        let count = analysis.not_paused.len();
+        tracing::warn!("{count} threads went on while the memory was looked at, such as {tid}: {reason}");
+    }
+    if analysis.was_cut_short {
+        let limit = pages::pause::LONGEST.as_secs();
+        tracing::warn!("looking at the memory took longer than {limit} s: who was held went on after that");
+    }
+    if !analysis.balance.holds() {
+        let pages::balance::Balance { found, counted_by_kernel } = analysis.balance;
+        tracing::warn!(
+            "{found} pages were found where the kernel counts {counted_by_kernel}: the classes are not the whole"
+        );
+    }
+}
+
 /// The same as a number, for tables.
-pub(crate) fn nanoseconds(time: std::time::Duration) -> u64 {
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,29 +2,35 @@
 //! are inferred from what its processes have open.
 
 use super::{Content, Found};
-use crate::measure::memory::pages::Subject;
+use crate::measure::memory::{
+    living,
+    pages::{Hold, Subject},
+};
 use anyhow::Result;
 use procfs::process::{FDTarget, Process};
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use tokio_util::sync::CancellationToken;
 
 /// Beginnings of the names of programs that have a guest, also without KVM.
 const VMMS: [&str; 2] = ["qemu-system", "firecracker"];
 
 impl Content {
-    /// Looks at all pages of these targets, beside those of the files that they execute or have open.
+    /// Looks at all pages of these targets, beside those of the files that they execute or have open. `None` when it was
+    /// interrupted. Nobody of a target is the agent's own to stop, so that its helpers are no more held than it itself.
     ///
     /// # Errors
     /// When a process may not be looked at.
-    pub fn of_targets(found: &[Found], hold: bool) -> Result<Self> {
+    pub async fn of_targets(found: &[Found], hold: bool, interrupted: &CancellationToken) -> Result<Option<Self>> {
         let mut subjects = Vec::new();
         // By what they are, since each process has a name of its own for the same file.
         let mut files: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
         for (instance, found) in found.iter().enumerate() {
             // What has ended since has no memory.
-            let processes = found.members.processes().into_iter().filter_map(|pid| Process::new(pid).ok());
-            for process in processes {
-                let (role, open) = known_of(&process);
-                subjects.push(Subject { pid: process.pid, role, instance });
+            for pid in found.members.processes() {
+                // The files of a process are also those of its other threads, should its first one have ended.
+                let thread = living::thread_of(pid).and_then(|thread| Process::new(thread).ok());
+                let Some((role, open)) = thread.map(|thread| known_of(&thread)) else { continue };
+                subjects.push(Subject { pid, role, instance });
                 for path in open.into_iter().filter(|path| fs::File::open(path).is_ok()) {
                     if let Ok(file) = path.metadata() {
                         files.entry((file.dev(), file.ino())).or_insert(path);
@@ -32,7 +38,8 @@ impl Content {
                 }
             }
         }
-        Self::look_at(subjects, files.into_values().collect(), hold)
+        let hold = if hold { Hold::Strangers } else { Hold::Nobody };
+        Self::look_at(subjects, files.into_values().collect(), hold, interrupted).await
     }
 }
 

@@ -107,7 +107,7 @@ fn touch(mapped: usize, touched: usize) -> Result<()> {
 
 /// Holds a process as the agent does while it looks at its memory, says so, and never lets it go by itself.
 fn hold(pid: i32) -> Result<()> {
-    let held = Paused::begin(&[pid])?;
+    let held = Paused::begin(&[pid], &|| false)?;
     writeln!(std::io::stdout(), "ready")?;
     std::thread::sleep(Duration::from_secs(3600));
     drop(held);

@@ -57,6 +57,7 @@ struct Sample {
 }
 
 /// Turns KSM on and follows it. `directory` is one of the run's own, for what the settings were; `before` is what was in the pages.
+/// `None` when it was interrupted before the pages were looked at again.
 pub(super) async fn follow(
     running: &[(&str, &dyn Instance)],
     directory: &Path,
@@ -64,7 +65,7 @@ pub(super) async fn follow(
     limit: Duration,
     hold: bool,
     interrupted: &CancellationToken,
-) -> Result<Merging> {
+) -> Result<Option<Merging>> {
     let settings: Vec<(PathBuf, String)> =
         SETTINGS.iter().map(|(name, value)| (ksm::path(name), (*value).to_owned())).collect();
     let mut merges = match Merges::count() {
@@ -106,8 +107,9 @@ pub(super) async fn follow(
             break None;
         }
     };
-    let content = content::look_at(running, hold)?;
+    let content = content::look_at(running, hold, interrupted).await;
     settings.restore()?;
+    let Some(content) = content? else { return Ok(None) };
     let size = page_size() as u64;
     let summary = MergingSummary {
         possible_bytes: before.freeable_pages() * size,
@@ -116,7 +118,7 @@ pub(super) async fn follow(
         ksmd_cpu_ns: samples.last().and_then(|sample| sample.cpu_ns),
         merges_count: samples.last().and_then(|sample| sample.merges),
     };
-    Ok(Merging { samples, possible: before.freeable_pages(), content, summary })
+    Ok(Some(Merging { samples, possible: before.freeable_pages(), content, summary }))
 }
 
 impl Merging {

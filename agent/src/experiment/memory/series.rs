@@ -139,7 +139,8 @@ impl<'a> Series<'a> {
         let running = self.trials.iter().filter(|trial| runs(trial));
         let running: Vec<_> =
             running.filter_map(|trial| Some((trial.observation().id.as_str(), trial.instance()?))).collect();
-        let content = content::look_at(&running, pages.hold)?;
+        let interrupted = &self.stage.interrupted;
+        let Some(content) = content::look_at(&running, pages.hold, interrupted).await? else { return Ok(()) };
         let count = u32::try_from(running.len()).unwrap_or(u32::MAX);
         for (instance, (id, _)) in running.iter().enumerate() {
             self.dataset.append(id, content.page_rows(instance, count, false))?;
@@ -152,8 +153,8 @@ impl<'a> Series<'a> {
         if let Some(limit) = pages.merge {
             let last = self.trials.last().map_or(0, |trial| trial.observation().position);
             let directory = self.run_directory.instance(&format!("ksm{last:x}"))?;
-            let interrupted = &self.stage.interrupted;
             let merging = merging::follow(&running, &directory, &content, limit, pages.hold, interrupted).await?;
+            let Some(merging) = merging else { return Ok(()) };
             for (instance, (id, _)) in running.iter().enumerate() {
                 self.dataset.append(id, merging.content.page_rows(instance, count, true))?;
             }

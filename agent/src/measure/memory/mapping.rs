@@ -93,6 +93,11 @@ impl Mapping {
         self.end - self.start
     }
 
+    /// Whether it has pages in memory that can be looked at.
+    pub fn has_pages(&self) -> bool {
+        self.rss_bytes + self.hugetlb_bytes > 0 && !self.is_device && self.region != Region::Special
+    }
+
     /// Whether its file, if it has one, is only in memory.
     pub fn is_shmem(&self) -> bool {
         let name = self.file.as_ref().map_or("".as_bytes(), |file| file.as_os_str().as_encoded_bytes());

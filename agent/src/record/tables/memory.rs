@@ -128,13 +128,13 @@ tables! {
         /// What holds the same, the first that applies: `zero`; `same_as_file`, a file in the host's page cache; `same_across`,
         /// another instance; `same_within`, the instance itself; `unique`, nothing; `unread`, not known.
         class: String,
-        /// `already`: the frame has several users, or is the page cache's; `could`: another frame holds the same and the two
-        /// could be one; `could_not`.
+        /// `already`: all who hold the same use its frame, or it is KSM's or the page cache's; `could`: another frame holds the same
+        /// and the two could be one, however many use each; `could_not`.
         state: String,
         /// Why it is not shared; null when it is. The first that applies: `unique`; `written` to a private copy of a file, such as
-        /// the memory of a snapshot; `shared_mapping`, which nothing merges, as hugetlbfs; `guest_page_cache`, a guest caches what
-        /// the host caches; `private_file_copy`; `huge_page`; `not_yet_merged`, KSM was asked; `not_mergeable`, KSM was not asked;
-        /// `unreadable`.
+        /// the memory of a snapshot; `hugetlb` and `shared_mapping`, which nothing merges; `file_copy`, the page cache has the same of
+        /// another file; `guest_page_cache`, a guest caches what the host caches; `private_file_copy`; `huge_page`;
+        /// `not_yet_merged`, KSM was asked; `not_mergeable`, KSM was not asked; `unreadable`.
         reason: Option<String>,
         /// Whether class or state is inferred, since the page or its frame could not be looked at.
         inferred: bool,
@@ -146,7 +146,7 @@ tables! {
         size_bytes: u64,
         /// Mappings of frames that KSM has merged: more than pages where the instance maps a frame twice.
         ksm_pages_count: u64,
-        /// Frames that KSM would free if it merged all that it could.
+        /// Frames that KSM would free if it merged all that it could, each counted once, however many use it.
         freeable_pages_count: u64,
     }
 
@@ -179,6 +179,19 @@ tables! {
         shifted_estimated_bytes: u64,
         /// Memory that the analysis took for its table.
         table_bytes: u64,
+        /// Processes that went on since sandscope can't do without them: it itself and those that it descends from. Null for results
+        /// of before.
+        spared_processes_count: Option<u64>,
+        /// Whether the instances were let go before all was looked at, since that took longer than anybody may be held. Null for
+        /// results of before.
+        cut_short: Option<bool>,
+        /// Pages that were found, each mapping counted, without the processes that were spared. Null for results of before.
+        mapped_pages_count: Option<u64>,
+        /// As many as the kernel counts for the same processes (RSS and hugetlbfs); null for results of before.
+        kernel_pages_count: Option<u64>,
+        /// Pages of the page cache that it also holds of another file: the same content at the same place of a copy. Each content
+        /// but the first of its frames. Null for results of before.
+        file_copies_bytes: Option<u64>,
     }
 
     /// One row per look at KSM while it merges the instances that run. The instance is the one that was started last.

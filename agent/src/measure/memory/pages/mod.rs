@@ -10,9 +10,11 @@
 //! The memory that this takes grows with what is looked at: 48 MiB for 8 GiB. Equality is by 76 bits of a keyed hash; some pairs
 //! of each analysis are compared byte by byte to confirm that.
 
+pub mod balance;
 pub mod classify;
 mod entry;
 mod group;
+pub mod kin;
 pub mod pagemap;
 pub mod pause;
 mod reader;
@@ -20,18 +22,19 @@ mod scan;
 pub mod shifted;
 pub mod speed;
 
-use super::{guest, mapping};
+use super::{guest, living, mapping};
 use anyhow::{Context as _, Result, ensure};
+use balance::Balance;
 use classify::{Bin, Class, Classified, Count, Known, Owner, Reason, State, classify};
 use entry::{Entry, MOST_SOURCES};
 use pagemap::FrameUsers;
 use pause::Paused;
 use reader::Reader;
 use rustix::param::page_size;
-use scan::scan;
+use scan::{Scope, scan};
 use shifted::Shifted;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -62,6 +65,8 @@ pub struct Analysis {
     pub ksm_frames: u64,
     /// Frames of the page cache beyond the first that hold the same page of a file and of its copies.
     pub file_copies: u64,
+    /// Whether all that the kernel counts was found.
+    pub balance: Balance,
     /// Pages that nothing equals, but whose content is somewhere else at another place.
     pub shifted: Shifted,
     /// Pairs of equal pages that were compared byte by byte.
@@ -78,6 +83,10 @@ pub struct Analysis {
     pub paused: Option<Duration>,
     /// Threads that were to be held but could not be, and why.
     pub not_paused: Vec<(i32, String)>,
+    /// Processes that were never to be held: the agent can't go on without them.
+    pub spared: BTreeSet<i32>,
+    /// Whether the processes were let go before all was looked at, since it took longer than anybody may be held.
+    pub was_cut_short: bool,
     /// Whether the frames were known.
     pub frames_known: bool,
     /// Memory that the fingerprints took, in bytes.
@@ -101,27 +110,62 @@ impl Analysis {
     }
 }
 
+/// Who stands still while pages are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody.
+    Nobody,
+    /// All but those without whom the agent can't go on.
+    All,
+    /// All but those, and but what descends from the agent: it started them to help.
+    Strangers,
+}
+
 /// Looks at all pages in memory of these processes, and at those of these files that are in the page cache. With `hold`, the
 /// processes stand still meanwhile.
 ///
 /// # Errors
 /// When a process may not be looked at, a file can't be read, or the processes can't be held.
 pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<Analysis> {
+    let hold = if hold { Hold::All } else { Hold::Nobody };
+    analyse_until(subjects, files, hold, &|| false)?.context("nobody has cancelled it")
+}
+
+/// The same, until `is_cancelled` says that nobody wants to know: then `None`, and who was held goes on.
+///
+/// # Errors
+/// When a process may not be looked at, a file can't be read, or the processes can't be held.
+pub fn analyse_until(
+    subjects: &[Subject],
+    files: &[PathBuf],
+    hold: Hold,
+    is_cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<Analysis>> {
     ensure!(
         subjects.len() + files.len() <= MOST_SOURCES,
         "{} processes and files are more than can be told apart ({MOST_SOURCES})",
         subjects.len() + files.len()
     );
     let start = Instant::now();
-    let pids: Vec<i32> = subjects.iter().map(|subject| subject.pid).collect();
-    let held = if hold { Some(Paused::begin(&pids)?) } else { None };
+    let mut pids: BTreeSet<i32> = subjects.iter().map(|subject| subject.pid).collect();
+    let helpers = if hold == Hold::Strangers { kin::descendants(&pids) } else { BTreeSet::new() };
+    pids.retain(|pid| !helpers.contains(pid));
+    let pids: Vec<i32> = pids.into_iter().collect();
+    let held = if hold == Hold::Nobody { None } else { Some(Paused::begin(&pids, is_cancelled)?) };
     let not_paused = held.as_ref().map_or_else(Vec::new, |held| held.running.clone());
-    let mapped: Vec<_> = subjects.iter().map(mappings_of).collect::<Result<_>>()?;
+    let mut spared = held.as_ref().map_or_else(BTreeSet::new, |held| held.spared.clone());
+    spared.extend(helpers);
+    let threads: Vec<i32> =
+        subjects.iter().map(|subject| living::thread_of(subject.pid).unwrap_or(subject.pid)).collect();
+    let mapped: Vec<_> = subjects.iter().zip(&threads).map(mappings_of).collect::<Result<_>>()?;
     let files: Vec<&PathBuf> = files.iter().filter(|path| path.is_file()).collect();
     let room = room(&mapped, &files);
     let scanning = Instant::now();
-    let mut found = scan(subjects, &mapped, &files, room)?;
+    let mut found = scan(&Scope { threads: &threads, mapped: &mapped, files: &files, is_cancelled }, room)?;
     let scan_time = scanning.elapsed();
+    if is_cancelled() {
+        return Ok(None);
+    }
     let owners: Vec<Owner> = subjects
         .iter()
         .map(|subject| Owner::Instance(subject.instance))
@@ -135,8 +179,11 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
         place_in_file: &|entry| place_in_file(entry, &mapped),
     };
     let Classified { mut counts, ksm_frames, file_copies } = classify(&mut found.entries, &known);
-    let (verified, differed) = verify(&found.entries, subjects);
-    let shifted = shifted::find(&found.entries, &pids);
+    if is_cancelled() {
+        return Ok(None);
+    }
+    let (verified, differed) = verify(&found.entries, &threads);
+    let shifted = shifted::find(&found.entries, &threads);
     for (&(source, region, is_shared), &pages) in &found.unread {
         let bin = Bin {
             instance: subjects[source].instance,
@@ -151,8 +198,9 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
         count.pages += pages;
         count.mappings += pages;
     }
-    let frames_known = pagemap::zero_frame().is_some();
-    Ok(Analysis {
+    let held = held.map(Paused::end);
+    Ok(Some(Analysis {
+        balance: Balance::of(&counts, &mapped, |source| !spared.contains(&subjects[source].pid)),
         counts,
         ksm_frames,
         file_copies,
@@ -162,15 +210,17 @@ pub fn analyse(subjects: &[Subject], files: &[PathBuf], hold: bool) -> Result<An
         scanned_bytes: found.scanned_bytes,
         scan_time,
         table_bytes: (found.entries.capacity() * size_of::<Entry>()) as u64,
-        paused: held.map(Paused::end),
+        paused: held.map(|held| held.time),
         not_paused,
-        frames_known,
+        spared,
+        was_cut_short: held.is_some_and(|held| held.was_cut_short),
+        frames_known: pagemap::zero_frame().is_some(),
         time: start.elapsed(),
-    })
+    }))
 }
 
-fn mappings_of(subject: &Subject) -> Result<Vec<mapping::Mapping>> {
-    match mapping::of_process(subject.pid) {
+fn mappings_of((subject, &thread): (&Subject, &i32)) -> Result<Vec<mapping::Mapping>> {
+    match mapping::of_process(thread) {
         Ok(mut mappings) => {
             guest::mark(&mut mappings, &subject.role);
             Ok(mappings)
@@ -206,13 +256,13 @@ fn most_sharing() -> u64 {
 
 /// Compares pairs of pages that are said to be equal but are in different frames, of groups all over the table; returns how many,
 /// and how many of them differed.
-fn verify(entries: &[Entry], subjects: &[Subject]) -> (u64, u64) {
+fn verify(entries: &[Entry], threads: &[i32]) -> (u64, u64) {
     let (mut verified, mut differed) = (0, 0);
-    let of_process = |entry: &&Entry| entry.source() < subjects.len();
+    let of_process = |entry: &&Entry| entry.source() < threads.len();
     let size = page_size();
     let (mut one, mut other) = (vec![0; size], vec![0; size]);
     let read = |entry: &Entry, buffer: &mut [u8]| {
-        let mut reader = Reader::new(subjects[entry.source()].pid);
+        let mut reader = Reader::new(threads[entry.source()]);
         reader.read(entry.page(), buffer, true).is_ok_and(|pages| pages == 1)
     };
     let groups = entries.chunk_by(|one, other| one.content() == other.content()).filter(|group| group.len() > 1);

@@ -9,7 +9,6 @@
 //! ```
 
 use super::{
-    Subject,
     entry::{Entry, Flags, Hasher},
     pagemap::{FrameFlags, HUGE, KSM, PageMap, Present, ZERO_PAGE, zero_frame},
     reader::{BATCH, Buffer, Reader, runs},
@@ -57,27 +56,38 @@ struct Portion<'a> {
     pages: Vec<Present>,
 }
 
-/// Looks at the pages of processes, each with its mappings, and of files, of which those in the page cache count. A process that
-/// ends meanwhile is no error: what was there counts. The sources are numbered as they come, files after processes. There is room
-/// for so many pages.
+/// What is looked at.
+pub struct Scope<'a> {
+    /// A thread of each process, through which its memory is read.
+    pub threads: &'a [i32],
+    /// The mappings of each.
+    pub mapped: &'a [Vec<Mapping>],
+    /// Files, of which the pages in the page cache count.
+    pub files: &'a [&'a PathBuf],
+    /// Says when nobody wants to know any more: what is missing then is no error.
+    pub is_cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Looks at the pages of processes and of files. A process that ends meanwhile is no error: what was there counts. The sources are
+/// numbered as they come, files after processes. There is room for so many pages.
 ///
 /// # Errors
 /// When a process may not be looked at, or a file can't be read.
-pub fn scan(subjects: &[Subject], mapped: &[Vec<Mapping>], files: &[&PathBuf], room: usize) -> Result<Found> {
+pub fn scan(scope: &Scope<'_>, room: usize) -> Result<Found> {
     let found = Mutex::new(Found { entries: Vec::with_capacity(room), ..Found::default() });
     let hasher = Hasher::new(page_size());
     let workers = thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_WORKERS));
     let (sender, receiver) = crossbeam_channel::bounded(workers);
-    thread::scope(|scope| {
+    thread::scope(|threads| {
         let started: Vec<_> = (0..workers)
             .map(|_| {
-                let (worker, receiver) = (Worker::new(&hasher, &found), receiver.clone());
-                scope.spawn(move || worker.work(&receiver))
+                let (worker, receiver) = (Worker::new(&hasher, &found, scope.is_cancelled), receiver.clone());
+                threads.spawn(move || worker.work(&receiver))
             })
             .collect();
         // Only the workers have it, so that giving fails when none is left.
         drop(receiver);
-        let given = give(subjects, mapped, files, &sender);
+        let given = give(scope, &sender);
         drop(sender);
         for worker in started {
             worker.join().map_err(|_| anyhow!("a thread that looks at pages failed; its message is above"))??;
@@ -128,17 +138,15 @@ impl<'a> Common<'a> {
 }
 
 /// Gives the workers all that is to be looked at. When there are no more workers, one of them knows why.
-fn give<'a>(
-    subjects: &[Subject],
-    mapped: &'a [Vec<Mapping>],
-    files: &'a [&PathBuf],
-    workers: &Sender<Work<'a>>,
-) -> Result<()> {
-    for (source, (subject, mappings)) in subjects.iter().zip(mapped).enumerate() {
-        let given = give_process(subject.pid, source, mappings, workers);
-        given.with_context(|| unreadable(subject.pid))?;
+fn give<'a>(scope: &Scope<'a>, workers: &Sender<Work<'a>>) -> Result<()> {
+    let Scope { threads, mapped, files, is_cancelled } = *scope;
+    for (source, (&pid, mappings)) in threads.iter().zip(mapped).enumerate() {
+        if is_cancelled() {
+            return Ok(());
+        }
+        give_process(pid, source, mappings, workers).with_context(|| unreadable(pid))?;
     }
-    for (source, path) in (subjects.len()..).zip(files) {
+    for (source, path) in (threads.len()..).zip(files) {
         if workers.send(Work::File { path, source }).is_err() {
             break;
         }
@@ -152,10 +160,7 @@ fn give_process<'a>(pid: i32, source: usize, mappings: &'a [Mapping], workers: &
         Err(error) if is_gone(&error) => return Ok(()),
         Err(error) => return Err(error),
     };
-    for mapping in mappings.iter().filter(|mapping| mapping.rss_bytes + mapping.hugetlb_bytes > 0) {
-        if mapping.is_device || mapping.region == Region::Special {
-            continue;
-        }
+    for mapping in mappings.iter().filter(|mapping| mapping.has_pages()) {
         let visited = map.visit(mapping.start..mapping.end, |pages| {
             let portion = Portion { pid, common: Common::of(mapping, source), pages: pages.to_vec() };
             workers.send(Work::Pages(portion)).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))
@@ -177,17 +182,19 @@ struct Worker<'a> {
     hasher: &'a Hasher,
     found: &'a Mutex<Found>,
     frame_flags: Option<FrameFlags>,
+    is_cancelled: &'a (dyn Fn() -> bool + Sync),
     buffer: Buffer,
     /// What was found and not handed over yet, so that the others need not wait for each page.
     batch: Vec<Entry>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(hasher: &'a Hasher, found: &'a Mutex<Found>) -> Self {
+    fn new(hasher: &'a Hasher, found: &'a Mutex<Found>, is_cancelled: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self {
             hasher,
             found,
             frame_flags: FrameFlags::open().ok(),
+            is_cancelled,
             buffer: Buffer::new(BATCH),
             batch: Vec::with_capacity(BATCH),
         }
@@ -205,7 +212,8 @@ impl<'a> Worker<'a> {
     }
 
     fn work(mut self, receiver: &Receiver<Work<'_>>) -> Result<()> {
-        for work in receiver {
+        // What is left is taken and dropped, so that who gives it is not kept waiting.
+        for work in receiver.iter().filter(|_| !(self.is_cancelled)()) {
             match work {
                 Work::Pages(Portion { pid, common, pages }) => match self.pages(&common, &mut Reader::new(pid), &pages)
                 {
@@ -235,7 +243,7 @@ impl<'a> Worker<'a> {
         let zero = zero_frame();
         let takes_memory = |(page, flags): &(&Present, u64)| Some(page.frame) != zero && flags & ZERO_PAGE == 0;
         let pages: Vec<(&Present, u64)> = pages.iter().zip(frame_flags).filter(takes_memory).collect();
-        for run in runs(&pages, BATCH, |(page, _)| page.page) {
+        for run in runs(&pages, BATCH, |(page, _)| page.page).take_while(|_| !(self.is_cancelled)()) {
             self.run(common, reader, &pages[run])?;
         }
         Ok(())
@@ -289,7 +297,8 @@ impl<'a> Worker<'a> {
         let numbers: Vec<u64> = (0..pages as u64).filter(|page| resident[*page as usize] & 1 == 1).collect();
         let mut reader = Reader::new(own);
         let mut map = PageMap::open(own)?;
-        for run in runs(&numbers, BATCH, |page| *page) {
+        let is_cancelled = self.is_cancelled;
+        for run in runs(&numbers, BATCH, |page| *page).take_while(|_| !is_cancelled()) {
             let first = address / size + numbers[run.start];
             let read = reader.read(first, self.buffer.pages(run.len()), true)?;
             let mut frames = BTreeMap::new();
