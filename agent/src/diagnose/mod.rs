@@ -68,6 +68,8 @@ pub enum Topic {
     Idle,
     /// Runs that compare memory.
     Memory,
+    /// Runs that looked at what is in pages, of instances or of what ran already.
+    Pages,
 }
 
 impl Topic {
@@ -77,6 +79,7 @@ impl Topic {
             Self::Starts => Ok(case.is_about_starts()),
             Self::Idle => case.run().has("windows"),
             Self::Memory => case.run().has("memory_host"),
+            Self::Pages => case.run().has("pages"),
         }
     }
 }

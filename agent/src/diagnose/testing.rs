@@ -5,8 +5,8 @@ use crate::{
     record::{
         Dataset, Manifest, Outcome, SCHEMA_VERSION,
         tables::{
-            Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, Sample, Saving,
-            Sched, Thread, Wakeup, Window,
+            Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, PageScan,
+            Sample, Saving, Sched, Thread, Wakeup, Window,
         },
     },
     results::Results,
@@ -113,6 +113,8 @@ pub struct Scene {
     pub guest_addresses: Vec<(String, GuestAddress)>,
     /// Rows of `pages`.
     pub pages: Vec<(String, Page)>,
+    /// Rows of `page_scans`.
+    pub page_scans: Vec<(String, PageScan)>,
     /// Rows of `memory_host`.
     pub memory_host: Vec<(String, MemoryHost)>,
 }
@@ -137,6 +139,7 @@ impl Scene {
             wakeups: Vec::new(),
             guest_addresses: Vec::new(),
             pages: Vec::new(),
+            page_scans: Vec::new(),
             memory_host: Vec::new(),
         };
         for (sandbox, wall_ns) in SANDBOXES {
@@ -269,6 +272,7 @@ impl Scene {
         append(&mut dataset, &self.wakeups);
         append(&mut dataset, &self.guest_addresses);
         append(&mut dataset, &self.pages);
+        append(&mut dataset, &self.page_scans);
         append(&mut dataset, &self.memory_host);
         for (id, instance) in &self.instances {
             dataset.append(id, [instance.clone()]).unwrap();
@@ -402,6 +406,30 @@ pub fn page(class: &str, state: &str, reason: Option<&str>, pages_count: u64) ->
         size_bytes: pages_count * 4096,
         ksm_pages_count: 0,
         freeable_pages_count: 0,
+    }
+}
+
+/// A row of `page_scans` about 100,000 pages, all of which were found.
+pub fn page_scan(sandbox: &str) -> PageScan {
+    PageScan {
+        sandbox: sandbox.to_owned(),
+        instances_count: 1,
+        merged: false,
+        scanned_bytes: 100_000 * 4096,
+        scan_ns: 1_000_000,
+        paused_ns: Some(1_000_000),
+        running_threads_count: 0,
+        verified_count: 10,
+        differed_count: 0,
+        sampled_pages_count: 0,
+        shifted_pages_count: 0,
+        shifted_estimated_bytes: 0,
+        table_bytes: 0,
+        spared_processes_count: Some(0),
+        cut_short: Some(false),
+        mapped_pages_count: Some(100_000),
+        kernel_pages_count: Some(100_000),
+        file_copies_bytes: Some(0),
     }
 }
 

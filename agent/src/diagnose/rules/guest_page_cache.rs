@@ -26,7 +26,7 @@ impl Rule for GuestPageCache {
     }
 
     fn topic(&self) -> Topic {
-        Topic::Memory
+        Topic::Pages
     }
 
     fn needs(&self) -> &'static [&'static str] {

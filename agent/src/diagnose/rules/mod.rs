@@ -8,6 +8,7 @@ mod daemon;
 mod doubtful_window;
 mod exits;
 mod failures;
+mod file_copies;
 mod guest_page_cache;
 mod idle_cost;
 mod initialisation;
@@ -20,12 +21,14 @@ mod not_merged;
 mod observer_effect;
 mod outside_wait;
 mod page_faults;
+mod pages_missing;
 mod periodic_wakeups;
 mod rcu_wait;
 mod run_queue;
 mod seccomp_filters;
 mod self_exec;
 mod serial_console;
+mod shared_memory;
 mod spin_before_halt;
 mod spread;
 mod throttled_window;
@@ -68,9 +71,12 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &periodic_wakeups::PeriodicWakeups,
         &timer_tick::TimerTick,
         &spin_before_halt::SpinBeforeHalt,
+        &pages_missing::PagesMissing,
         &memory_elsewhere::MemoryElsewhere,
         &guest_page_cache::GuestPageCache,
+        &file_copies::FileCopies,
         &not_merged::NotMerged,
+        &shared_memory::SharedMemory,
         &written::Written,
     ]
 }

@@ -27,7 +27,7 @@ impl Rule for NotMerged {
     }
 
     fn topic(&self) -> Topic {
-        Topic::Memory
+        Topic::Pages
     }
 
     fn needs(&self) -> &'static [&'static str] {
