@@ -378,9 +378,9 @@ fn every_table_of_figures_has_units_and_intervals_and_breaks_no_name() {
         "20.0 ms<span class=\"interval\">10.0 ms to 30.0 ms</span>",
         "<td class=\"number\">20.0</td><td>vmm</td><td>hrtimer</td><td>tick_nohz_handler</td>",
         "<td class=\"number\">3.0</td><td>vmm</td><td>task</td><td>kubelet</td>",
-        // Memory: slopes that are exact, and means of an instance.
-        "10.0 MiB<span class=\"interval\">10.0 MiB to 10.0 MiB</span>",
-        "8.0 MiB<span class=\"interval\">8.0 MiB to 8.0 MiB</span>",
+        // Memory: slopes that are exact, what the first took, and means of an instance.
+        "8.0 MiB<span class=\"interval\">8.0 MiB to 8.0 MiB</span></td><td class=\"number\">8.0 MiB</td>",
+        "10.0 MiB<span class=\"interval\">10.0 MiB to 10.0 MiB</span></td><td class=\"number\">10.0 MiB</td>",
         "<td>vmm</td><td class=\"number\">1.0</td><td class=\"number\">12.0 MiB</td><td class=\"number\">6.0 MiB</td>",
         // Steps, with an interval and without, and the latencies of a load.
         "<td>cpu/small</td><td>rust</td><td>fft</td><td>without</td><td class=\"number\">12.0 ms<span class=\"interval\">11.0 ms to 13.0 ms</span></td>",

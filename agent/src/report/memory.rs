@@ -5,7 +5,10 @@ use crate::experiment::{
     memory::{ContentSummary, Lost, MemorySummary, MergingSummary, SandboxMemory},
     statistics::Slope,
 };
-use crate::report::units::duration;
+use crate::{
+    measure::memory::pages::balance::Balance,
+    report::units::{counted, duration},
+};
 use std::fmt::{self, Display, Formatter};
 
 /// The summary, laid out for a terminal.
@@ -22,12 +25,13 @@ impl Display for MemoryReport<'_> {
 
 fn write_sandbox(out: &mut Formatter<'_>, sandbox: &SandboxMemory, fault_ns: f64) -> fmt::Result {
     write!(out, "{}", sandbox.sandbox)?;
-    match &sandbox.available_per_instance {
-        Some(slope) => write!(out, "  {} MiB of MemAvailable per instance", interval(slope))?,
-        None => write!(out, "  too few instances to say what one more costs")?,
+    match (&sandbox.pss_per_instance, sandbox.first_pss_bytes) {
+        (Some(slope), _) => write!(out, "  one more instance takes {} MiB of PSS", interval(slope))?,
+        (None, Some(_)) => write!(out, "  one instance alone does not say what one more takes")?,
+        (None, None) => write!(out, "  not measured")?,
     }
-    if let Some(slope) = &sandbox.pss_per_instance {
-        write!(out, ", {} MiB of PSS", interval(slope))?;
+    if let Some(bytes) = sandbox.first_pss_bytes {
+        write!(out, ", the first {} MiB", mib(bytes))?;
     }
     writeln!(out, ", {} ok, {} failed", sandbox.ok_count, sandbox.failed_count)?;
     if let Some(error) = &sandbox.first_error {
@@ -35,6 +39,14 @@ fn write_sandbox(out: &mut Formatter<'_>, sandbox: &SandboxMemory, fault_ns: f64
     }
     if sandbox.instances_count == 0 {
         return writeln!(out);
+    }
+    if let (Some(slope), Some(first)) = (&sandbox.available_per_instance, sandbox.first_available_bytes) {
+        writeln!(
+            out,
+            "  as a check, MemAvailable lost {} MiB for one more instance, and {} MiB for the first",
+            interval(slope),
+            mib(first)
+        )?;
     }
     writeln!(out, "  an instance of {}:", sandbox.instances_count)?;
     writeln!(
@@ -95,6 +107,33 @@ impl Display for ContentReport<'_> {
         if content.shifted_bytes as f64 >= SHOWN_BYTES as f64 {
             writeln!(out, "    about {} MiB are also somewhere else, but shifted", mib(content.shifted_bytes as f64))?;
         }
+        if content.file_copies_bytes as f64 >= SHOWN_BYTES as f64 {
+            let copies = mib(content.file_copies_bytes as f64);
+            writeln!(out, "    {copies} MiB of the page cache are copies of files that it has already")?;
+        }
+        let balance = Balance { found: content.mapped_pages_count, counted_by_kernel: content.kernel_pages_count };
+        if !balance.holds() {
+            let Balance { found, counted_by_kernel } = balance;
+            writeln!(
+                out,
+                "    {found} pages were found where the kernel counts {counted_by_kernel}: this is not the whole"
+            )?;
+        }
+        if content.spared_processes_count > 0 {
+            writeln!(
+                out,
+                "    {} of these processes went on meanwhile: sandscope itself, or what it can't do without",
+                content.spared_processes_count
+            )?;
+        }
+        if content.running_threads_count > 0 {
+            let threads = counted(content.running_threads_count, "thread");
+            writeln!(out, "    {threads} went on meanwhile, since they could not be stopped")?;
+        }
+        if let (true, Some(ns)) = (content.cut_short, content.paused_ns) {
+            let time = duration(ns as f64);
+            writeln!(out, "    all went on after {time}, before everything was looked at: nobody is held longer")?;
+        }
         if content.differed_count > 0 {
             writeln!(
                 out,
@@ -142,7 +181,10 @@ fn write_merging(out: &mut Formatter<'_>, merging: &MergingSummary) -> fmt::Resu
 const SHOWN_BYTES: i64 = 64 << 10;
 
 fn interval(slope: &Slope) -> String {
-    format!("{} [{} to {}]", mib(slope.slope), mib(slope.low), mib(slope.high))
+    match slope.low.zip(slope.high) {
+        Some((low, high)) => format!("{} [{} to {}]", mib(slope.slope), mib(low), mib(high)),
+        None => mib(slope.slope),
+    }
 }
 
 /// MiB with three significant digits or so.

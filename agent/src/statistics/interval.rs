@@ -36,28 +36,29 @@ fn resample(values: &[f64], random: &mut StdRng) -> Vec<f64> {
 pub struct Slope {
     /// The slope of the line of least squares.
     pub slope: f64,
-    /// Ends of the 95 % bootstrap interval of that.
-    pub low: f64,
+    /// Ends of the 95 % bootstrap interval of that; `None` where there are too few points for one.
+    pub low: Option<f64>,
     /// See `low`.
-    pub high: f64,
+    pub high: Option<f64>,
 }
 
 /// Slope of the line of least squares through points, with a percentile bootstrap interval: whole points are resampled (Efron and
-/// Tibshirani 1993, section 9.5), since how far they lie off the line may depend on where they are. `None` with fewer than three
-/// different values of `x`: then an interval would be a pretence.
+/// Tibshirani 1993, section 9.5), since how far they lie off the line may depend on where they are. With fewer than three different
+/// values of `x` there is none, which would be a pretence, and with fewer than two there is no slope.
 pub fn slope(points: &[(f64, f64)], seed: u64) -> Option<Slope> {
     let mut places: Vec<f64> = points.iter().map(|point| point.0).collect();
     places.sort_by(f64::total_cmp);
     places.dedup();
+    let slope = least_squares(points)?;
     if places.len() < 3 {
-        return None;
+        return Some(Slope { slope, low: None, high: None });
     }
     let mut random = StdRng::seed_from_u64(seed);
     let mut resample =
         || -> Vec<(f64, f64)> { (0..points.len()).map(|_| points[random.random_range(0..points.len())]).collect() };
     // A resample may be of one point alone, which has no slope.
     let slopes: Vec<f64> = (0..RESAMPLES).filter_map(|_| least_squares(&resample())).collect();
-    Some(Slope { slope: least_squares(points)?, low: quantile(&slopes, 0.025)?, high: quantile(&slopes, 0.975)? })
+    Some(Slope { slope, low: quantile(&slopes, 0.025), high: quantile(&slopes, 0.975) })
 }
 
 fn least_squares(points: &[(f64, f64)]) -> Option<f64> {
@@ -91,7 +92,10 @@ mod tests {
         let points: Vec<_> =
             (0..40).map(|x| (f64::from(x), 5.0 * f64::from(x) + random.random_range(-10.0..10.0))).collect();
         let found = slope(&points, 7).unwrap();
-        assert!(found.low < 5.0 && 5.0 < found.high && found.high - found.low < 1.0, "{found:?}");
-        assert_eq!(slope(&[(1.0, 1.0), (1.0, 2.0), (2.0, 3.0)], 7), None);
+        let (low, high) = found.low.zip(found.high).unwrap();
+        assert!(low < 5.0 && 5.0 < high && high - low < 1.0, "{found:?}");
+        let of_two = slope(&[(1.0, 1.0), (1.0, 2.0), (2.0, 3.0)], 7);
+        assert_eq!(of_two, Some(Slope { slope: 1.5, low: None, high: None }), "too few for an interval");
+        assert_eq!(slope(&[(1.0, 1.0), (1.0, 2.0)], 7), None);
     }
 }

@@ -39,10 +39,14 @@ pub struct SandboxMemory {
     pub first_error: Option<String>,
     /// Instances that ran at the last moment that was measured.
     pub instances_count: u32,
-    /// What `MemAvailable` loses per instance.
-    pub available_per_instance: Option<Slope>,
-    /// What the sum of PSS grows by per instance.
+    /// What the sum of PSS grows by per instance, from the first on.
     pub pss_per_instance: Option<Slope>,
+    /// The sum of PSS when one instance ran: what all share is in it.
+    pub first_pss_bytes: Option<f64>,
+    /// What `MemAvailable` loses per instance, from the first on: a check of the PSS.
+    pub available_per_instance: Option<Slope>,
+    /// What it had lost when one instance ran.
+    pub first_available_bytes: Option<f64>,
     /// Per role, at the last moment, the means over the instances.
     pub roles: Vec<RoleSummary>,
     /// Memory of the guests, at the last moment, the means over the instances.
@@ -120,11 +124,8 @@ pub(in crate::experiment) struct Gathered {
 
 impl Gathered {
     pub(super) fn add(&mut self, running: u32, moment: Moment, lost: Difference) {
-        if self.available.is_empty() {
-            // Before the first there was nothing.
-            self.available.push((0.0, 0.0));
-            self.pss.push((0.0, 0.0));
-        }
+        // Not from none on: what the first takes for all that come after it, such as the files that they share, would be taken for
+        // what one more takes, the more so the fewer there are.
         let count = f64::from(running);
         self.available.push((count, lost.available as f64));
         self.pss.push((count, moment.sum(|process| process.pss_bytes) as f64));
@@ -153,8 +154,10 @@ impl Gathered {
             failed_count: self.failed,
             first_error: self.first_error.clone(),
             instances_count: self.last.as_ref().map_or(0, |(running, ..)| *running),
-            available_per_instance: slope(&self.available, seed),
             pss_per_instance: slope(&self.pss, seed),
+            first_pss_bytes: at_one(&self.pss),
+            available_per_instance: slope(&self.available, seed),
+            first_available_bytes: at_one(&self.available),
             roles: roles(instances),
             guest: guest(instances),
             kernel_bytes: self.last.as_ref().and_then(|(_, moment, _)| moment.kernel_bytes()).map(mean),
@@ -165,6 +168,11 @@ impl Gathered {
             merging: self.merging.clone(),
         }
     }
+}
+
+/// What it was when one instance ran.
+fn at_one(points: &[(f64, f64)]) -> Option<f64> {
+    points.iter().find(|(count, _)| *count == 1.0).map(|(_, bytes)| *bytes)
 }
 
 fn lost_of(moment: &Moment, lost: &Difference) -> Lost {
@@ -215,4 +223,54 @@ fn guest(instances: &[InstanceMemory]) -> Option<GuestSummary> {
         size_bytes: mean(guests.iter().map(|memory| memory.size_bytes).sum()),
         populated_bytes: mean(guests.iter().map(|memory| memory.populated_bytes).sum()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::memory::footprint::Footprint;
+
+    const MIB: u64 = 1 << 20;
+
+    /// As many instances as given run, of which each has so much of its own, and all share so much.
+    fn gathered(counts: &[u32], own: u64, shared: u64) -> SandboxMemory {
+        let mut gathered = Gathered::default();
+        for &count in counts {
+            let pss_bytes = own + shared / u64::from(count);
+            let process = Footprint { pss_bytes, ..Footprint::default() };
+            let mut moment = Moment::default();
+            for _ in 0..count {
+                moment.add(InstanceMemory { processes: vec![process.clone()], guests: Vec::new(), kernel: Vec::new() });
+            }
+            let lost = Difference { available: (u64::from(count) * own).cast_signed(), ..Difference::default() };
+            gathered.add(count, moment, lost);
+        }
+        gathered.summary("process".to_owned(), 7)
+    }
+
+    #[test]
+    fn what_one_more_costs_is_not_what_the_first_costs_and_does_not_depend_on_how_many_ran() {
+        for counts in [&[1, 2, 4, 5][..], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]] {
+            let summary = gathered(counts, 4 * MIB, 128 * MIB);
+            let more = summary.pss_per_instance.unwrap().slope / MIB as f64;
+            assert!((more - 4.0).abs() < 0.001, "{more}");
+            assert_eq!(summary.first_pss_bytes, Some((132 * MIB) as f64));
+        }
+    }
+
+    #[test]
+    fn memory_of_the_host_is_a_check_beside_it() {
+        let summary = gathered(&[1, 2, 3, 4], 4 * MIB, 128 * MIB);
+        let more = summary.available_per_instance.unwrap();
+        assert_eq!((more.slope.round(), summary.first_available_bytes), ((4 * MIB) as f64, Some((4 * MIB) as f64)));
+        assert!(more.low.is_some() && more.high.is_some());
+    }
+
+    #[test]
+    fn two_instances_have_a_difference_and_no_interval_and_one_has_only_a_first() {
+        let two = gathered(&[1, 2], 4 * MIB, 0).pss_per_instance.unwrap();
+        assert_eq!((two.slope, two.low, two.high), ((4 * MIB) as f64, None, None));
+        let one = gathered(&[1], 4 * MIB, 0);
+        assert_eq!((one.pss_per_instance, one.first_pss_bytes), (None, Some((4 * MIB) as f64)));
+    }
 }

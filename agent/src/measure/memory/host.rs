@@ -58,7 +58,7 @@ impl HostMemory {
 }
 
 /// What `MemAvailable` lost, and to what. Negative: gained. In bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// The loss of `MemAvailable`.
     pub available: i64,

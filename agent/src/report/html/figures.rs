@@ -12,9 +12,9 @@ pub(super) fn median_of(values: &[f64], seed: u64, show: impl Fn(f64) -> String)
     }
 }
 
-/// A slope with its 95 % interval.
+/// A slope with its 95 % interval, if it has one.
 pub(super) fn slope_of(slope: Option<Slope>, show: impl Fn(f64) -> String) -> Markup {
-    slope.map_or_else(|| html! { "–" }, |found| with_interval(found.slope, Some((found.low, found.high)), show))
+    slope.map_or_else(|| html! { "–" }, |found| with_interval(found.slope, found.low.zip(found.high), show))
 }
 
 /// A figure, and below it the ends of its interval if it has one.

@@ -18,26 +18,31 @@ pub(super) fn section(run: &Run) -> Result<Option<Markup>, Error> {
     for row in &host.rows {
         sandboxes.entry(&row.sandbox).or_default().push(row);
     }
+    // Without the point at none: what the first takes for all that come after it is not what one more takes.
     let per_instance = |rows: &[&MemoryHost], bytes: fn(&MemoryHost) -> f64| {
-        // Before the first one there was nothing.
-        let points = rows.iter().map(|row| (f64::from(row.instances_count), bytes(row)));
-        let points: Vec<_> = std::iter::once((0.0, 0.0)).chain(points).collect();
+        let points: Vec<_> = rows.iter().map(|row| (f64::from(row.instances_count), bytes(row))).collect();
         slope_of(slope(&points, seed), size)
+    };
+    let first = |rows: &[&MemoryHost], bytes: fn(&MemoryHost) -> f64| {
+        rows.iter().find(|row| row.instances_count == 1).map_or_else(|| "–".to_owned(), |row| size(bytes(row)))
     };
     Ok(Some(html! {
         section {
             h2 { "What it takes of the memory" }
-            p.quiet { "What one more instance takes: the slope over the numbers of instances, with its 95 % interval. "
-                    "MemAvailable is what the host has left; PSS counts shared pages by their share." }
+            p.quiet { "What one more instance takes when one runs already: the slope over the numbers of instances, with its 95 % "
+                    "interval. The first takes what all share besides. PSS counts shared pages by their share; MemAvailable is what "
+                    "the host has left, and a check of it: it has what the kernel takes too, and what others took meanwhile." }
             div.wide { table {
-                tr { th { "sandbox" } th.number { "instances" } th.number { "of MemAvailable" } th.number { "PSS" }
-                    th.number { "PSS of files" } }
+                tr { th { "sandbox" } th.number { "instances" } th.number { "PSS of one more" } th.number { "of the first" }
+                    th.number { "of MemAvailable, one more" } th.number { "the first" } th.number { "PSS of files, one more" } }
                 @for (sandbox, rows) in &sandboxes {
                     tr {
                         td { (sandbox) }
                         td.number { (rows.iter().map(|row| row.instances_count).max().unwrap_or(0)) }
-                        td.number { (per_instance(rows, |row| row.lost_bytes as f64)) }
                         td.number { (per_instance(rows, |row| row.pss_bytes as f64)) }
+                        td.number { (first(rows, |row| row.pss_bytes as f64)) }
+                        td.number { (per_instance(rows, |row| row.lost_bytes as f64)) }
+                        td.number { (first(rows, |row| row.lost_bytes as f64)) }
                         td.number { (per_instance(rows, |row| row.pss_file_bytes as f64)) }
                     }
                 }
