@@ -12,6 +12,7 @@ use sandscope::{
         mapping::{self, Region},
         pages::{
             Analysis, Subject, analyse,
+            balance::Balance,
             classify::{Class, Reason, State},
         },
     },
@@ -21,6 +22,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -112,6 +114,8 @@ fn pages_of_each_class_are_counted_exactly() {
         assert_eq!(by_class(&analysis, 0), [300, 200, both, 400 + 500 - both], "{kind}");
         assert_eq!(by_class(&analysis, 1), [311, 222, both, 444 + 533 - both], "{kind}");
         assert_eq!((analysis.verified > 0, analysis.differed), (true, 0), "{kind}");
+        let Balance { found, counted_by_kernel } = analysis.balance;
+        assert_eq!(found, counted_by_kernel, "{kind}: the classes add up to what the kernel counts");
         // Nobody asked KSM, and what others may write to can't be merged.
         let (state, reason) = match kind {
             "memfd" => (State::CouldNot, Reason::SharedMapping),
@@ -149,6 +153,8 @@ fn huge_pages_of_hugetlbfs_are_counted_exactly() {
         let mut mappings = mapping::of_process(told[0].pid()).unwrap();
         guest::mark(&mut mappings, "vmm");
         let memory = guest::memory(told[0].pid(), &mappings).unwrap();
+        let reasons = analysis.pages(|bin| bin.region == Region::Guest && bin.reason == Some(Reason::Hugetlb));
+        assert_eq!(reasons, 2 * (112 + 100 + 200), "{:#?}", analysis.counts);
         ([by_class(&analysis, 0), by_class(&analysis, 1)], memory)
     });
     fs::write(RESERVED, before.trim()).unwrap();
@@ -263,6 +269,12 @@ fn pages_of_guests_are_counted_exactly() {
     }
 }
 
+/// KSM is the host's, and so are its settings and what it merges: one test at a time.
+fn ksm_alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Changes the settings of KSM for as long as it lives, or says why it can't.
 fn merging(home: &std::path::Path) -> anyhow::Result<Settings> {
     let directory = home.join("settings");
@@ -277,6 +289,7 @@ fn what_ksm_has_merged_is_what_it_could_and_what_the_kernel_counts() {
     if !knows_frames(TEST) {
         return;
     }
+    let _alone = ksm_alone();
     let home = tempfile::tempdir().unwrap();
     let read = |name| fs::read_to_string(ksm::path(name)).unwrap_or_default();
     let before = ["run", "pages_to_scan", "sleep_millisecs"].map(read);
@@ -321,6 +334,110 @@ fn what_ksm_has_merged_is_what_it_could_and_what_the_kernel_counts() {
     assert!((2 * (500 + 1 + 1)..=2 * (500 + 1 + 3)).contains(&shared), "{shared}");
     drop(settings);
     assert_eq!(["run", "pages_to_scan", "sleep_millisecs"].map(read), before, "the settings are restored");
+}
+
+/// A program and its forked child, and who they are.
+fn forked(words: &str) -> (Told, [Subject; 2]) {
+    let told = Told::start(words);
+    let pid = told.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child = Subject { pid: children.trim().parse().unwrap(), ..told.subject(0) };
+    let parent = told.subject(0);
+    (told, [parent, child])
+}
+
+#[test]
+fn what_ksm_frees_of_a_program_and_its_forked_child_is_what_it_could() {
+    const TEST: &str = "what_ksm_frees_of_a_program_and_its_forked_child_is_what_it_could";
+    if !knows_frames(TEST) {
+        return;
+    }
+    let _alone = ksm_alone();
+    let home = tempfile::tempdir().unwrap();
+    let settings_now =
+        || ["run", "pages_to_scan", "sleep_millisecs"].map(|name| fs::read_to_string(ksm::path(name)).ok());
+    let before = settings_now();
+    let (_told, subjects) = forked("forked 300 200 0 400 150");
+    let possible = analyse(&subjects, &[], true).unwrap();
+    assert_eq!(by_class(&possible, 0), [300, 200 + 2 * 150, 0, 250]);
+    let guest = |analysis: &Analysis| -> (u64, u64) {
+        let of_guest = analysis.counts.iter().filter(|(bin, _)| bin.region == Region::Guest);
+        of_guest.fold((0, 0), |sum, (_, count)| (sum.0 + count.pages, sum.1 + count.freeable))
+    };
+    // Each mapping takes a place: 600 of zeros, 400 of those within. Of those that the child has rewritten, one of two goes.
+    let most_sharing = fs::read_to_string(ksm::path("max_page_sharing")).unwrap_or_default();
+    let most_sharing: u64 = most_sharing.trim().parse().unwrap_or(256);
+    let could = 300 - 600_u64.div_ceil(most_sharing) + 200 - 400_u64.div_ceil(most_sharing) + 150;
+    assert_eq!(guest(&possible).1, could, "{:#?}", possible.counts);
+    let settings = match merging(home.path()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            sandscope::testing::skip(TEST, "ksm", format!("{error:#}"));
+            return;
+        }
+    };
+    let deadline = Instant::now() + PATIENCE;
+    // KSM needs several looks, and the kernel tells of frames only to who looks at them.
+    let freed = loop {
+        let achieved = analyse(&subjects, &[], true).unwrap();
+        // More for a moment, when what was one frame is in two before one of them is freed.
+        let freed = guest(&possible).0.saturating_sub(guest(&achieved).0);
+        if (freed, guest(&achieved).1) == (could, 0) || Instant::now() > deadline {
+            break (freed, guest(&achieved).1);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    drop(settings);
+    assert_eq!(settings_now(), before, "the settings are restored");
+    assert_eq!(freed, (could, 0), "frames that KSM has freed, and that it still could");
+}
+
+#[test]
+fn a_process_whose_first_thread_has_ended_is_read_through_another() {
+    const TEST: &str = "a_process_whose_first_thread_has_ended_is_read_through_another";
+    if !knows_frames(TEST) {
+        return;
+    }
+    let told = Told::start("leaderless 300 200 0 4000");
+    let state = || procfs::process::Process::new(told.pid()).unwrap().stat().unwrap().state;
+    let deadline = Instant::now() + PATIENCE;
+    while state() != 'Z' {
+        assert!(Instant::now() < deadline, "its first thread does not end");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(is_alive(told.pid()));
+    let analysis = analyse(&[told.subject(0)], &[], true).unwrap();
+    assert_eq!(by_class(&analysis, 0), [300, 200, 0, 4000]);
+    assert!(analysis.not_paused.is_empty() && analysis.paused.is_some(), "{:?}", analysis.not_paused);
+    assert_eq!(analysis.balance.found, analysis.balance.counted_by_kernel);
+    let footprint = sandscope::measure::memory::footprint::Footprint::of_process(told.pid()).unwrap();
+    assert!(footprint.rss_bytes > 4500 * 4096, "{footprint:?}");
+}
+
+#[test]
+fn two_copies_of_a_file_are_equal_in_the_page_cache_and_not_shared() {
+    const TEST: &str = "two_copies_of_a_file_are_equal_in_the_page_cache_and_not_shared";
+    if !knows_frames(TEST) {
+        return;
+    }
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let paths = ["layer-a", "layer-b"].map(|name| home.path().join(name));
+    // The content of each page is its own, but that of the last, which is that of the first: no copy, as it is somewhere else.
+    let content: Vec<u8> = (1..300_u64).chain([1]).flat_map(|page| page.to_le_bytes().repeat(512)).collect();
+    for path in &paths {
+        fs::write(path, &content).unwrap();
+    }
+    let map = |path: &std::path::Path| Told::start(&format!("map {}", path.display()));
+    let copies = |told: &[Told; 2]| {
+        let analysis = analyse(&[told[0].subject(0), told[1].subject(1)], &paths, true).unwrap();
+        let pages = analysis.pages(|bin| bin.reason == Some(Reason::FileCopy));
+        (analysis.file_copies, pages)
+    };
+    assert_eq!(copies(&[map(&paths[0]), map(&paths[1])]), (300, 600), "each has a copy of its own");
+    let one = [map(&paths[0]), map(&paths[0])];
+    assert_eq!(copies(&one).0, 300, "nobody maps the other copy, but the page cache has it");
+    fs::remove_file(&paths[1]).unwrap();
+    assert_eq!(copies(&one), (0, 0), "both map one file");
 }
 
 #[test]

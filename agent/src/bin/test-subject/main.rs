@@ -8,6 +8,7 @@ mod mounts;
 mod pages;
 mod race;
 mod scan;
+mod shape;
 mod tap;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +46,13 @@ fn main() -> Result<()> {
         ["pages", kind, zero, within, across, unique] => {
             pages::pages(kind, zero.parse()?, within.parse()?, across.parse()?, unique.parse()?)
         }
+        ["leaderless", zero, within, across, unique] => {
+            shape::leaderless([zero.parse()?, within.parse()?, across.parse()?, unique.parse()?])
+        }
+        ["forked", zero, within, across, unique, rewritten] => {
+            shape::forked([zero.parse()?, within.parse()?, across.parse()?, unique.parse()?], rewritten.parse()?)
+        }
+        ["map", path] => shape::map(path),
         ["noise", count, skipped] => pages::noise(count.parse()?, skipped.parse()?),
         ["scan", pid] => scan::scan(pid.parse()?),
         ["mounts", count, threads] => mounts::storm(count.parse()?, threads.parse()?),

@@ -54,6 +54,12 @@ impl FromStr for Kind {
 /// line on that is an order: `grow`, `shrink` or `exec`, which is answered by `done`, or `limit`, which is answered by how many bytes of
 /// these pages it copies and hashes per second.
 pub fn pages(kind: &str, zero: usize, within: usize, across: usize, unique: usize) -> Result<()> {
+    let memory = filled(kind, zero, within, across, unique)?;
+    obey(memory, zero + within + across + unique)
+}
+
+/// Memory with so many pages of each kind.
+pub fn filled(kind: &str, zero: usize, within: usize, across: usize, unique: usize) -> Result<*mut c_void> {
     let kind: Kind = kind.parse()?;
     let count = zero + within + across + unique;
     let memory = map(kind, count)?;
@@ -72,7 +78,7 @@ pub fn pages(kind: &str, zero: usize, within: usize, across: usize, unique: usiz
         // SAFETY: nothing in this process reads or writes the mapping any more.
         unsafe { mprotect(memory, count * PAGE, MprotectFlags::empty()) }?;
     }
-    obey(memory, count)
+    Ok(memory)
 }
 
 /// Fills pages with the same noise in every process, but without its first bytes; then as [`pages`].
@@ -129,7 +135,8 @@ fn write_page(memory: *mut c_void, page: usize, content: &[u8]) {
     unsafe { bytes.as_mut_ptr().write_volatile(content.first().copied().unwrap_or(0)) };
 }
 
-fn obey(memory: *mut c_void, count: usize) -> Result<()> {
+/// Does what it is told on standard input; see [`pages`].
+pub fn obey(memory: *mut c_void, count: usize) -> Result<()> {
     let say = |text: &str| -> Result<()> {
         let mut out = std::io::stdout();
         writeln!(out, "{text}")?;

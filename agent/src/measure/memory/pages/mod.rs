@@ -198,7 +198,8 @@ pub fn analyse_until(
         count.pages += pages;
         count.mappings += pages;
     }
-    let held = held.map(Paused::end);
+    // Where nobody was stopped, nobody stood still.
+    let held = held.filter(|held| held.stopped > 0).map(Paused::end);
     Ok(Some(Analysis {
         balance: Balance::of(&counts, &mapped, |source| !spared.contains(&subjects[source].pid)),
         counts,
