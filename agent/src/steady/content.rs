@@ -113,9 +113,10 @@ impl Content {
         self.analysis.freeable_pages()
     }
 
-    /// Frames that KSM has freed: the mappings of merged frames beyond the first of each.
-    pub fn freed_pages(&self) -> u64 {
-        self.analysis.ksm_pages().saturating_sub(self.analysis.ksm_frames)
+    /// Frames that KSM has freed since that look at the same processes: those that are no more. Mappings of merged frames would be
+    /// more than that, where several had a frame together before it was merged.
+    pub fn freed_pages_since(&self, before: &Self) -> u64 {
+        before.analysis.for_ksm_frames.saturating_sub(self.analysis.for_ksm_frames)
     }
 
     /// The rows of the instance with this number; `merged`: after KSM was let loose on it.

@@ -113,7 +113,7 @@ pub(super) async fn follow(
     let size = page_size() as u64;
     let summary = MergingSummary {
         possible_bytes: before.freeable_pages() * size,
-        freed_bytes: content.freed_pages() * size,
+        freed_bytes: content.freed_pages_since(before) * size,
         plateau_ns: plateau.map(nanoseconds),
         ksmd_cpu_ns: samples.last().and_then(|sample| sample.cpu_ns),
         merges_count: samples.last().and_then(|sample| sample.merges),

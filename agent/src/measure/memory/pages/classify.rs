@@ -173,6 +173,8 @@ pub struct Classified {
     pub counts: BTreeMap<Bin, Count>,
     /// Frames that KSM has merged.
     pub ksm_frames: u64,
+    /// Frames of processes that KSM can merge, or has merged: what it frees is missing among them afterwards.
+    pub for_ksm_frames: u64,
     /// Frames of the page cache beyond the first that hold the same page of a file and of its copies.
     pub file_copies: u64,
 }

@@ -63,6 +63,7 @@ pub(super) fn count_group(group: &[Entry], known: &Known<'_>, into: &mut Classif
     let mut told = BTreeSet::new();
     for frame in frames_of(group) {
         into.ksm_frames += u64::from(frame.is_ksm());
+        into.for_ksm_frames += u64::from(frame.is_for_ksm());
         let mut freed = merging.frees(frame, known);
         let mut counted = BTreeSet::new();
         for entry in frame.0 {
@@ -380,6 +381,17 @@ mod tests {
         // One that both have, and one that the child has written anew.
         let rewritten = [(0, 1, 11, FORKED), (2, 1, 11, FORKED), (2, 1, 12, PLAIN)];
         assert_eq!(freeable(&rewritten), 1);
+    }
+
+    #[test]
+    fn what_ksm_has_freed_is_missing_among_the_frames_though_more_mappings_are_merged() {
+        // Two frames of parent and child, and after they were merged one: four mappings are merged, and one frame is free.
+        let before =
+            [(0, 1, 11, FORKED), (2, 1, 11, FORKED), (0, 1, 12, FORKED), (2, 1, 12, FORKED), (3, 1, 13, CACHED)];
+        let ksm = Flags { is_ksm: true, ..FORKED };
+        let after = [(0, 1, 11, ksm), (2, 1, 11, ksm), (0, 1, 11, ksm), (2, 1, 11, ksm), (3, 1, 13, CACHED)];
+        let frames = [&before, &after].map(|pages| classified(pages).for_ksm_frames);
+        assert_eq!((frames, freeable(&before)), ([2, 1], 1));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub struct Analysis {
     pub counts: BTreeMap<Bin, Count>,
     /// Frames that KSM has merged, each counted once.
     pub ksm_frames: u64,
+    /// Frames that KSM can merge, or has merged, each counted once.
+    pub for_ksm_frames: u64,
     /// Frames of the page cache beyond the first that hold the same page of a file and of its copies.
     pub file_copies: u64,
     /// Whether all that the kernel counts was found.
@@ -178,7 +180,7 @@ pub fn analyse_until(
         users: &|frame| users.as_ref()?.of(frame),
         place_in_file: &|entry| place_in_file(entry, &mapped),
     };
-    let Classified { mut counts, ksm_frames, file_copies } = classify(&mut found.entries, &known);
+    let Classified { mut counts, ksm_frames, for_ksm_frames, file_copies } = classify(&mut found.entries, &known);
     if is_cancelled() {
         return Ok(None);
     }
@@ -204,6 +206,7 @@ pub fn analyse_until(
         balance: Balance::of(&counts, &mapped, |source| !spared.contains(&subjects[source].pid)),
         counts,
         ksm_frames,
+        for_ksm_frames,
         file_copies,
         shifted,
         verified,
