@@ -35,8 +35,10 @@ pub fn forked(counts: [usize; 4], rewritten: usize) -> Result<()> {
             for page in count - rewritten..count {
                 // SAFETY: inside of the mapping.
                 let address = unsafe { memory.cast::<u8>().add(page * PAGE) };
-                // SAFETY: a byte of the mapping, which is writable and which nobody else refers to; what is written is what is there.
-                unsafe { address.write_volatile(address.read_volatile()) };
+                // SAFETY: a byte of the mapping, which is readable.
+                let byte = unsafe { address.read_volatile() };
+                // SAFETY: the same byte, which is writable and which nobody else refers to.
+                unsafe { address.write_volatile(byte) };
             }
             { parent_end }.write_all(b"!")?;
             loop {
