@@ -7,8 +7,7 @@ use super::{
     texts::Text,
     view::View,
 };
-use crate::probe::{Record, userspace_exit_name};
-use hdrhistogram::Histogram;
+use crate::probe::{Distribution, Record, userspace_exit_name};
 use sandscope_ebpf::event::Faults;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,8 +32,8 @@ pub struct ExitCount {
     pub count: u64,
     /// Time until the vCPU went on, summed over the exits after which it did; `None` where the source can't tell.
     pub time_ns: Option<u64>,
-    /// Those times, in nanoseconds, within a per cent.
-    pub times: Option<Histogram<u64>>,
+    /// Those times, in nanoseconds.
+    pub times: Option<Distribution>,
 }
 
 /// One exit of a vCPU.
@@ -150,20 +149,14 @@ impl ExitCounts {
             detail: detail.clone(),
             count: 0,
             time_ns: matches!(timing, Timing::Timed(_)).then_some(0),
-            times: matches!(timing, Timing::Timed(_)).then(times),
+            times: matches!(timing, Timing::Timed(_)).then(Distribution::default),
         });
         count.count += 1;
         if let (Some(sum), Some(times), Timing::Timed(Some(time))) = (&mut count.time_ns, &mut count.times, timing) {
             *sum += time;
-            times.saturating_record(time);
+            times.record(time);
         }
     }
-}
-
-/// A histogram of nanoseconds up to an hour, with a relative error below one per cent.
-fn times() -> Histogram<u64> {
-    const HOUR_NS: u64 = 3_600_000_000_000;
-    Histogram::new_with_bounds(1, HOUR_NS, 2).expect("the bounds are constants that the histogram accepts")
 }
 
 /// Wake-ups of one task for one cause.

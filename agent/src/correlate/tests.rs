@@ -5,7 +5,7 @@ use super::{
     threads, vcpu_slices, wakeups,
 };
 use super::{path::testing::*, testing::*};
-use crate::probe::Record;
+use crate::probe::{Distribution, Record};
 use bytemuck::Zeroable;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sandscope_ebpf::event::{Faults, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, Syscall, Traps, WakeCause};
@@ -44,7 +44,7 @@ fn a_vcpu_is_in_the_guest_or_handles_an_exit() {
     let counts = exits(&View { records: &records, histories: &histories, names: &Names::default() }, &(0..u64::MAX));
     assert_eq!((counts[0].source, counts[0].reason.as_str(), counts[0].count), ("kvm_exit", "0x7b", 2));
     // The second exit led to no entry, so only the first has a time.
-    assert_eq!(counts[0].times.as_ref().map(|times| (times.len(), times.max())), Some((1, 3)));
+    assert_eq!(counts[0].times.as_ref().map(Distribution::buckets), Some((vec![3], vec![1])));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     explain::since,
-    probe::{DeviceCounts, Pickups},
+    probe::{DeviceCounts, Distribution, Pickups},
     record::tables,
     workload::{
         client::Exchange,
@@ -97,7 +97,12 @@ pub(super) fn latencies(observation: &Observation) -> Vec<tables::Latency> {
     let row = |(step, tally): (u32, &Tally)| {
         let histogram = &tally.latencies;
         let at = |quantile| histogram.value_at_quantile(quantile);
-        let buckets: Vec<_> = histogram.iter_recorded().collect();
+        // Its buckets are parts of those that all histograms in files have, so none is split.
+        let mut latencies = Distribution::default();
+        for bucket in histogram.iter_recorded() {
+            latencies.record_many(bucket.value_iterated_to(), bucket.count_at_value());
+        }
+        let (bucket_floor_ns, bucket_count) = latencies.buckets();
         tables::Latency {
             step,
             count: histogram.len(),
@@ -107,11 +112,8 @@ pub(super) fn latencies(observation: &Observation) -> Vec<tables::Latency> {
             p99_ns: at(0.99),
             p999_ns: at(0.999),
             max_ns: histogram.max(),
-            bucket_floor_ns: buckets
-                .iter()
-                .map(|bucket| histogram.lowest_equivalent(bucket.value_iterated_to()))
-                .collect(),
-            bucket_count: buckets.iter().map(|bucket| bucket.count_at_value()).collect(),
+            bucket_floor_ns,
+            bucket_count,
         }
     };
     tallies.map(row).collect()

@@ -262,8 +262,7 @@ fn joined_calls(rows: impl Iterator<Item = tables::Syscall>) -> Vec<tables::Sysc
 }
 
 fn exit_row(exit: ExitCount) -> tables::Exit {
-    let buckets: Vec<_> = exit.times.iter().flat_map(|times| times.iter_recorded()).collect();
-    let floor = |value: u64| exit.times.as_ref().map_or(value, |times| times.lowest_equivalent(value));
+    let (bucket_floor_ns, bucket_count) = exit.times.map(|times| times.buckets()).unwrap_or_default();
     tables::Exit {
         vcpu: exit.vcpu,
         source: exit.source.to_owned(),
@@ -276,8 +275,8 @@ fn exit_row(exit: ExitCount) -> tables::Exit {
         blocked_ns: None,
         polled_ns: None,
         runnable_ns: None,
-        bucket_floor_ns: buckets.iter().map(|bucket| floor(bucket.value_iterated_to())).collect(),
-        bucket_count: buckets.iter().map(|bucket| bucket.count_at_value()).collect(),
+        bucket_floor_ns,
+        bucket_count,
     }
 }
 

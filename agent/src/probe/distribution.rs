@@ -15,7 +15,12 @@ impl Default for Distribution {
 impl Distribution {
     /// Adds one value.
     pub fn record(&mut self, value: u64) {
-        self.0[bucket(value)] += 1;
+        self.record_many(value, 1);
+    }
+
+    /// Adds a value so many times.
+    pub fn record_many(&mut self, value: u64, count: u64) {
+        self.0[bucket(value)] += count;
     }
 
     /// Adds what a probe has counted.
