@@ -6,7 +6,7 @@
 use arrow_array::{
     Array, ArrayRef, RecordBatch,
     cast::AsArray,
-    types::{Int64Type, UInt32Type, UInt64Type},
+    types::{Int64Type, TimestampNanosecondType, UInt32Type},
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sandscope::record::{
@@ -242,11 +242,11 @@ fn rows_come_back_as_they_were() {
     assert_eq!(text("detail"), [some("port 0x3f8"), None]);
     assert_eq!(column(&exits, "vcpu").as_primitive::<UInt32Type>().values(), &[1, 1]);
     let times = column(&exits, "time_ns");
-    let times: Vec<_> = times.as_primitive::<UInt64Type>().iter().collect();
+    let times: Vec<_> = times.as_primitive::<Int64Type>().iter().collect();
     assert_eq!(times, [Some(700), None]);
     let list = |name, row| {
         let elements = column(&exits, name).as_list::<i32>().value(row);
-        elements.as_primitive::<UInt64Type>().values().to_vec()
+        elements.as_primitive::<Int64Type>().values().to_vec()
     };
     assert_eq!(list("bucket_floor_ns", 0), [100, 500]);
     assert_eq!(list("bucket_count", 0), [2, 1]);
@@ -258,6 +258,26 @@ fn rows_come_back_as_they_were() {
     let error = column(&instances, "error");
     assert_eq!(error.as_string::<i32>().value(0), "no such file");
     assert!(column(&instances, "wall_ns").is_null(0));
+}
+
+#[test]
+fn a_number_that_went_below_zero_is_refused_and_the_rows_before_it_stay() {
+    let (out, run_id) = (scratch(), Ulid::generate());
+    let mut dataset = dataset(out.path(), run_id, 100);
+    let wrapped = 3_u64.wrapping_sub(5);
+    let error = dataset.append("one", [phase(1), Phase { time_ns: wrapped, ..phase(2) }, phase(3)]).unwrap_err();
+    let said = error.to_string();
+    let place = "can't write 18446744073709551614 into the column `time_ns` of the table `phases`";
+    assert!(matches!(error, Error::Excess { .. }) && said.starts_with(place), "{said}");
+    // In a list and where there may be none, as well.
+    dataset.append("one", [exit(None, Some(wrapped), &[])]).unwrap_err();
+    dataset.append("one", [exit(None, None, &[(100, 2), (wrapped, 1)])]).unwrap_err();
+    dataset.append("one", [phase(4)]).unwrap();
+    dataset.flush().unwrap();
+    assert_eq!(signed(out.path(), "phases", run_id, "start_ns"), [1, 4]);
+    // What names something has all 64 bits.
+    let seeded = Dataset::create(out.path(), Ulid::generate(), &Manifest::new("cold-start", u64::MAX));
+    assert!(seeded.is_ok());
 }
 
 #[test]
@@ -315,7 +335,7 @@ fn the_row_of_the_run_is_replaced_at_its_end() {
         let json = json.as_string::<i32>().value(0);
         assert_eq!(file_metadata(&part)["manifest"], json);
         let finished = column(&batch, "finished_at_unix_ns");
-        let finished = finished.as_primitive::<Int64Type>().iter().next().unwrap();
+        let finished = finished.as_primitive::<TimestampNanosecondType>().iter().next().unwrap();
         let json: serde_json::Value = serde_json::from_str(json).unwrap();
         (finished, json)
     };

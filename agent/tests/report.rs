@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
+mod common;
+
 use sandscope::{
     record::{
         Dataset, Manifest, Outcome,
@@ -425,4 +427,44 @@ fn more_runs_than_a_page_can_show_are_refused_with_advice() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("a report shows at most 20 runs, and there are 21: name one, such as "), "{said}");
     assert!(!page.exists());
+}
+
+/// What a command says about the results in this folder, and whether it succeeds; they are called the same everywhere.
+fn said(home: &Path, command: &[&str]) -> (bool, String) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sandscope"));
+    let output = program.current_dir(home).args(command).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn results_with_the_types_of_earlier_versions_say_the_same() {
+    let [today, before] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    a_run(&today.path().join("results"));
+    a_run_of_everything(&today.path().join("results"));
+    let copied = Command::new("cp").arg("-r").arg(today.path().join("results")).arg(before.path()).status().unwrap();
+    assert!(copied.success());
+    common::former::rewrite(&before.path().join("results"), 2);
+    let commands: [&[&str]; 6] = [
+        &["explain", "results"],
+        &["explain", "results", "--json"],
+        &["compare", "results", "results"],
+        &["compare", "results", "results", "--json"],
+        &["export", "flamegraph", "results", "--instance", "0"],
+        &["report", "results"],
+    ];
+    for command in commands {
+        let (now, then) = (said(today.path(), command), said(before.path(), command));
+        // Only the version itself is told otherwise.
+        let versionless = |(ok, text): &(bool, String)| (*ok, text.replace("schema version 2", "schema version 3"));
+        assert!(versionless(&now) == versionless(&then), "{command:?}: {} and {}", now.1, then.1);
+    }
+    assert!(said(today.path(), commands[0]).0 && said(today.path(), commands[5]).0);
+
+    // Version 1 has another account, and is read as well.
+    common::former::rewrite(&before.path().join("results"), 1);
+    for command in [commands[0], commands[2], commands[5]] {
+        let (ok, text) = said(before.path(), command);
+        assert!(ok || command[0] == "compare", "{command:?}: {text}");
+        assert!(!text.contains("its column"), "{text}");
+    }
 }

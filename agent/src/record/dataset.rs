@@ -85,7 +85,7 @@ impl Dataset {
     /// Writes a table about the run as a whole; these rows take the place of all that the run had there.
     ///
     /// # Errors
-    /// When the file can't be written; the one before stays.
+    /// When the file can't be written, or a row has a number that files can't have; the one before stays.
     pub fn replace<R: OfRun>(
         &self,
         rows: &[R],
@@ -93,7 +93,7 @@ impl Dataset {
     ) -> Result<(), Error> {
         let mut part = Part::default();
         for row in rows {
-            part.push(None, row);
+            part.push(None, row)?;
         }
         let metadata = self.files.metadata().into_iter().chain(more_metadata).collect();
         self.files.write(R::TABLE.name, 0, &part.encode(&self.files.run_id, metadata)?)
@@ -111,7 +111,7 @@ impl Dataset {
     /// Appends rows about an instance. Its own row in `instances` comes last.
     ///
     /// # Errors
-    /// When a part was full and could not be written. Rows before the one that found no room are kept, the others not.
+    /// When a part was full and could not be written, or a row has a number that files can't have. Rows before the one that was not taken are kept, the others not.
     pub fn append<R: OfInstance>(&mut self, instance_id: &str, rows: impl IntoIterator<Item = R>) -> Result<(), Error> {
         let limits = self.limits;
         let mut table = self.open::<R>()?;
@@ -125,7 +125,7 @@ impl Dataset {
             let part: &mut dyn Any = table.part.as_mut();
             part.downcast_mut::<Part<R>>()
                 .expect("table names are unique, so the part under this name has rows of this type")
-                .push(Some(instance_id), &row);
+                .push(Some(instance_id), &row)?;
             table.changed = true;
         }
         Ok(())

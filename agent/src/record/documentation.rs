@@ -15,8 +15,15 @@ the table: any reader that knows hive partitions sees the rows of all runs, and 
 
 - A **run** is one invocation of sandscope, an **instance** one started sandbox.
 - The names of numbers end in their unit: `_ns`, `_bytes`, `_count`, `_ratio`. Numbers that name something have none.
-- Signed `_ns` columns are instants, relative to the launch of the instance unless their name says otherwise
-  (`_unix_ns`: since the Unix epoch, `_monotonic_ns`: on `CLOCK_MONOTONIC`). Unsigned ones are durations.
+- Times, lengths and counts are signed (`int64`), so that a difference of any two is right where it is negative. Only numbers that
+  name something (a thread, an inode, a seed) are unsigned: what is counted is subtracted, what names something is not.
+- `_unix_ns` columns are instants of the real clock, in UTC. Those in `_monotonic_ns` are on `CLOCK_MONOTONIC`, and the instants
+  `at_ns`, `start_ns`, `end_ns`, `started_ns`, `connected_ns`, `first_byte_ns`, `finished_ns`, `first_frame_ns`, `queued_ns`,
+  `issued_ns` and `completed_ns` are relative to the launch of the instance. All other `_ns` columns are durations.
+- Histograms are two lists of equal length: the smallest value of each bucket that is not empty (`…_floor_ns`, `…_floor_bytes`),
+  ascending, and how many values are in it. Buckets are the same everywhere: up to 31 each value has its own; from there on each power
+  of two has 16 of equal width, so that one that begins at _f_ is 2^(⌊log₂ _f_⌋ − 4) wide, a sixteenth of its values or less. The last
+  begins at 133,143,986,176 (133 s) and has all that is more.
 - Null means \"not measured\" or \"does not apply\". It never means zero.
 - A table that a run did not observe has no file of that run; one that was observed has a file, if need be without rows.
 - The row of an instance in `instances` is written after its rows in all other tables, so where it is there, they are.
@@ -97,10 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_bucket_is_where_the_page_says() {
+        let mut values = crate::probe::Distribution::default();
+        values.record(u64::MAX);
+        let (floors, _) = values.buckets();
+        assert_eq!(floors, [133_143_986_176]);
+    }
+
+    #[test]
     fn the_json_has_every_column() {
         let schema = schema_json();
         let exits = schema["tables"].as_array().unwrap().iter().find(|table| table["name"] == "exits").unwrap();
         let time = exits["columns"].as_array().unwrap().iter().find(|column| column["name"] == "time_ns").unwrap();
-        assert_eq!((&time["type"], &time["nullable"], &time["unit"]), (&json!("uint64"), &json!(true), &json!("ns")));
+        assert_eq!((&time["type"], &time["nullable"], &time["unit"]), (&json!("int64"), &json!(true), &json!("ns")));
     }
 }

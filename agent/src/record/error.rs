@@ -26,6 +26,20 @@ pub enum Error {
         /// The answer.
         reason: parquet::errors::ParquetError,
     },
+    /// A row has a number that is no time, length or count.
+    #[error(
+        "can't write {value} into the column `{column}` of the table `{table}`: that is more than {}, and what a subtraction \
+         below zero gives; this is an error of sandscope: please report it with this text",
+        i64::MAX
+    )]
+    Excess {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The number.
+        value: u64,
+    },
 }
 
 impl Error {

@@ -9,6 +9,7 @@ mod error;
 mod host;
 mod manifest;
 mod part;
+mod storage;
 mod table;
 pub mod tables;
 
@@ -22,4 +23,4 @@ pub use table::{Cells, Column, Kind, OfInstance, OfRun, Row, Subject, Table};
 
 /// Version of the schema: one more whenever a column or table is removed, renamed or changes its type or meaning. New
 /// tables leave it as it is, and so do new columns that can be null; what was written before has null there.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;

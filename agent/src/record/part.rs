@@ -5,6 +5,7 @@
 
 use super::{
     error::Error,
+    storage,
     table::{Columns, Row},
 };
 use arrow_array::{ArrayRef, RecordBatch, StringArray, builder::StringBuilder};
@@ -51,16 +52,25 @@ impl<R: Row> Default for Part<R> {
 
 impl<R: Row> Part<R> {
     /// Appends a row about an instance, or about the run as a whole.
-    pub fn push(&mut self, instance_id: Option<&str>, row: &R) {
+    ///
+    /// # Errors
+    /// When it has a number that files can't have; nothing is appended then.
+    pub fn push(&mut self, instance_id: Option<&str>, row: &R) -> Result<(), Error> {
+        if let Some((column, value)) = row.excess() {
+            return Err(Error::Excess { table: R::TABLE.name, column, value });
+        }
         self.instance_id.append_option(instance_id);
         self.rows_bytes += instance_id.map_or(0, str::len) + self.columns.push(row);
         self.rows_count += 1;
+        Ok(())
     }
 
     fn batch(&self, run_id: &str) -> Result<RecordBatch, ParquetError> {
         let run_id = StringArray::from_iter_values(std::iter::repeat_n(run_id, self.rows_count));
         let mut columns: Vec<ArrayRef> = vec![Arc::new(run_id), Arc::new(self.instance_id.finish_cloned())];
-        columns.extend(self.columns.snapshot());
+        for (column, rows) in R::TABLE.own_columns.iter().zip(self.columns.snapshot()) {
+            columns.push(storage::to_files(rows, column.kind)?);
+        }
         Ok(RecordBatch::try_new(Arc::new(R::TABLE.schema()), columns)?)
     }
 }

@@ -4,6 +4,7 @@
 //! make the Parquet schema and the text of `sandscope schema`, so none of them can drift from the code. The columns
 //! `run_id` and `instance_id`, which every table starts with, are not written with the table: the dataset knows them.
 
+use super::storage;
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
     UInt16Array, UInt32Array, UInt64Array,
@@ -12,7 +13,7 @@ use arrow_array::{
         UInt16Builder, UInt32Builder, UInt64Builder,
     },
 };
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use std::{fmt, sync::Arc};
 
 /// A table of the dataset.
@@ -62,7 +63,7 @@ pub enum Subject {
 pub struct Column {
     /// Its name, which ends in the unit where there is one.
     pub name: &'static str,
-    /// Type of its values.
+    /// Type of its values in files.
     pub kind: Kind,
     /// Whether a value may be missing, which means "not measured" or "does not apply", never zero.
     pub nullable: bool,
@@ -71,16 +72,19 @@ pub struct Column {
 }
 
 impl Column {
-    /// The column that holds values of type `V`.
+    /// The column that holds values of type `V` in rows.
     pub const fn of<V: Value>(name: &'static str, documentation: &'static str) -> Self {
-        Self { name, kind: V::KIND, nullable: V::NULLABLE, documentation: documentation.trim_ascii() }
+        Self {
+            name,
+            kind: storage::in_files(V::KIND, name),
+            nullable: V::NULLABLE,
+            documentation: documentation.trim_ascii(),
+        }
     }
 
     /// Unit of the values as the end of the name tells it.
     pub fn unit(&self) -> Option<&'static str> {
-        const UNITS: [(&str, &str); 4] = [("ns", "ns"), ("bytes", "bytes"), ("count", "count"), ("ratio", "1")];
-        let ending = self.name.rsplit('_').next()?;
-        UNITS.iter().find(|(suffix, _)| *suffix == ending).map(|(_, unit)| *unit)
+        storage::unit(self.name)
     }
 }
 
@@ -103,8 +107,12 @@ pub enum Kind {
     Float64,
     /// UTF-8 text.
     String,
+    /// Nanoseconds since the Unix epoch.
+    Timestamp,
     /// Any number of [`Kind::UInt64`], none of them null.
     UInt64List,
+    /// Any number of [`Kind::Int64`], none of them null.
+    Int64List,
 }
 
 impl Kind {
@@ -119,7 +127,9 @@ impl Kind {
             Self::Int64 => DataType::Int64,
             Self::Float64 => DataType::Float64,
             Self::String => DataType::Utf8,
-            Self::UInt64List => DataType::List(list_element()),
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Nanosecond, Some(storage::UTC.into())),
+            Self::UInt64List => DataType::List(list_element(DataType::UInt64)),
+            Self::Int64List => DataType::List(list_element(DataType::Int64)),
         }
     }
 
@@ -141,14 +151,16 @@ impl fmt::Display for Kind {
             Self::Int64 => "int64",
             Self::Float64 => "float64",
             Self::String => "string",
+            Self::Timestamp => "timestamp[ns, tz=UTC]",
             Self::UInt64List => "list<uint64>",
+            Self::Int64List => "list<int64>",
         })
     }
 }
 
 /// The field inside a list, named as the Parquet specification names it.
-fn list_element() -> Arc<Field> {
-    Arc::new(Field::new("element", DataType::UInt64, false))
+fn list_element(data_type: DataType) -> Arc<Field> {
+    Arc::new(Field::new("element", data_type, false))
 }
 
 /// A type that a column can have.
@@ -156,8 +168,8 @@ pub trait Value: Sized {
     /// Collects such values.
     type Builder: ArrayBuilder;
     /// Holds such values after they were read.
-    type Array: Array + 'static;
-    /// How the column calls it.
+    type Array: Array + Clone + 'static;
+    /// The type that rows have.
     const KIND: Kind;
     /// Whether a value may be missing.
     const NULLABLE: bool;
@@ -167,6 +179,11 @@ pub trait Value: Sized {
 
     /// Appends a value, or a null, and returns how many bytes it takes in memory.
     fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize;
+
+    /// The number in it that is too large for a quantity in files, if there is one.
+    fn excess(&self) -> Option<u64> {
+        None
+    }
 
     /// The value in a row of a column, or of one that the file does not have; `None` where there must be one and is not.
     fn read(column: Option<&Self::Array>, row: usize) -> Option<Self>;
@@ -179,7 +196,7 @@ fn present<A: Array>(column: Option<&A>, row: usize) -> Option<&A> {
 
 /// Implements [`Value`] for types of fixed size.
 macro_rules! fixed_size_values {
-    ($($type:ty => $builder:ty, $array:ty, $kind:ident;)+) => {$(
+    ($($type:ty => $builder:ty, $array:ty, $kind:ident $(, $excess:expr)?;)+) => {$(
         impl Value for $type {
             type Builder = $builder;
             type Array = $array;
@@ -195,6 +212,13 @@ macro_rules! fixed_size_values {
                 size_of::<Self>()
             }
 
+            $(
+                fn excess(&self) -> Option<u64> {
+                    let excess: fn(u64) -> bool = $excess;
+                    Some(*self).filter(|value| excess(*value))
+                }
+            )?
+
             fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
                 Some(present(column, row)?.value(row))
             }
@@ -206,7 +230,7 @@ fixed_size_values! {
     bool => BooleanBuilder, BooleanArray, Bool;
     u16 => UInt16Builder, UInt16Array, UInt16;
     u32 => UInt32Builder, UInt32Array, UInt32;
-    u64 => UInt64Builder, UInt64Array, UInt64;
+    u64 => UInt64Builder, UInt64Array, UInt64, storage::exceeds;
     i32 => Int32Builder, Int32Array, Int32;
     i64 => Int64Builder, Int64Array, Int64;
     f64 => Float64Builder, Float64Array, Float64;
@@ -242,7 +266,7 @@ impl Value for Vec<u64> {
     const NULLABLE: bool = false;
 
     fn builder() -> Self::Builder {
-        ListBuilder::new(UInt64Builder::new()).with_field(list_element())
+        ListBuilder::new(UInt64Builder::new()).with_field(list_element(DataType::UInt64))
     }
 
     fn push(value: Option<&Self>, builder: &mut Self::Builder) -> usize {
@@ -251,6 +275,10 @@ impl Value for Vec<u64> {
         }
         builder.append(value.is_some());
         value.map_or(0, |elements| size_of_val(elements.as_slice())) + OFFSET_BYTES
+    }
+
+    fn excess(&self) -> Option<u64> {
+        self.iter().find_map(Value::excess)
     }
 
     fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
@@ -273,12 +301,21 @@ impl<V: Value> Value for Option<V> {
         V::push(value.and_then(Self::as_ref), builder)
     }
 
+    fn excess(&self) -> Option<u64> {
+        self.as_ref().and_then(Value::excess)
+    }
+
     fn read(column: Option<&Self::Array>, row: usize) -> Option<Self> {
         match present(column, row) {
             None => Some(None),
             column => V::read(column, row).map(Some),
         }
     }
+}
+
+/// Whether a column of unsigned values is signed in files.
+pub(in crate::record) const fn is_signed<V: Value>(name: &str) -> bool {
+    matches!(storage::in_files(V::KIND, name), Kind::Int64 | Kind::Int64List)
 }
 
 /// A row of a table.
@@ -288,6 +325,10 @@ pub trait Row: Sized + 'static {
     /// Collects such rows.
     type Columns: Columns<Self>;
 
+    /// The first column, and the number in it, that is too large for files. Such a number is no quantity that anybody has measured,
+    /// but what became of a negative one.
+    fn excess(&self) -> Option<(&'static str, u64)>;
+
     /// The rows of a batch, whose columns may be in any order; where it lacks one that can be null, all rows have null.
     ///
     /// # Errors
@@ -296,21 +337,22 @@ pub trait Row: Sized + 'static {
 }
 
 /// A column of a batch, being read.
-pub struct Cells<'a, V: Value> {
+pub struct Cells<V: Value> {
     name: &'static str,
-    array: Option<&'a V::Array>,
+    array: Option<V::Array>,
 }
 
-impl<'a, V: Value> Cells<'a, V> {
+impl<V: Value> Cells<V> {
     /// The column of this name.
     ///
     /// # Errors
-    /// When it has values of another type.
-    pub fn of(batch: &'a RecordBatch, name: &'static str) -> Result<Self, String> {
+    /// When it has values of another type, or one that rows can't have.
+    pub fn of(batch: &RecordBatch, name: &'static str) -> Result<Self, String> {
         let Some(column) = batch.column_by_name(name) else { return Ok(Self { name, array: None }) };
-        let array = column.as_any().downcast_ref();
-        let wrong = || format!("its column `{name}` is {}, not {}", column.data_type(), V::KIND.data_type());
-        Ok(Self { name, array: Some(array.ok_or_else(wrong)?) })
+        let array = storage::to_rows(column, V::KIND).map_err(|reason| format!("its column `{name}`: {reason}"))?;
+        let stored = storage::in_files(V::KIND, name).data_type();
+        let wrong = || format!("its column `{name}` is {}, not {stored}", column.data_type());
+        Ok(Self { name, array: Some(array.as_any().downcast_ref().cloned().ok_or_else(wrong)?) })
     }
 
     /// The value in a row of the batch.
@@ -318,7 +360,7 @@ impl<'a, V: Value> Cells<'a, V> {
     /// # Errors
     /// When there must be one and is not.
     pub fn read(&self, row: usize) -> Result<V, String> {
-        V::read(self.array, row).ok_or_else(|| match self.array {
+        V::read(self.array.as_ref(), row).ok_or_else(|| match self.array {
             None => format!("it has no column `{}`", self.name),
             Some(_) => format!("its column `{}` has no value in row {row}", self.name),
         })
@@ -336,7 +378,7 @@ pub trait Columns<R: ?Sized>: Default + Send {
     /// Appends a row and returns how many bytes it takes in memory.
     fn push(&mut self, row: &R) -> usize;
 
-    /// A copy of all rows so far, column by column.
+    /// A copy of all rows so far, column by column, in the types of rows.
     fn snapshot(&self) -> Vec<ArrayRef>;
 }
 
@@ -392,6 +434,15 @@ macro_rules! tables {
                         ],
                     };
                     type Columns = Columns;
+
+                    fn excess(&self) -> Option<(&'static str, u64)> {
+                        $(if table::is_signed::<$type>(stringify!($column))
+                            && let Some(value) = table::Value::excess(&self.$column)
+                        {
+                            return Some((stringify!($column), value));
+                        })+
+                        None
+                    }
 
                     fn read(batch: &arrow_array::RecordBatch) -> Result<Vec<Self>, String> {
                         $(let $column = table::Cells::<$type>::of(batch, stringify!($column))?;)+

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod dataset;
 pub mod disturbance;
 pub mod explained;
+pub mod former;
 pub mod guest_files;
 pub mod program;
 

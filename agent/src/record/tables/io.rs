@@ -60,7 +60,7 @@ tables! {
         size_bytes: u64,
         /// Time from queueing to completion, all together.
         time_ns: u64,
-        /// Shortest such time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        /// Shortest such time of each bucket that is not empty, ascending.
         latency_floor_ns: Vec<u64>,
         /// Requests in each of these buckets.
         latency_count: Vec<u64>,
@@ -85,7 +85,7 @@ tables! {
         size_bytes: u64,
         /// Time from entry to return, all together.
         time_ns: u64,
-        /// Shortest such time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        /// Shortest such time of each bucket that is not empty, ascending.
         latency_floor_ns: Vec<u64>,
         /// Calls in each of these buckets.
         latency_count: Vec<u64>,

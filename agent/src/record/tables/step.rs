@@ -51,7 +51,8 @@ tables! {
         value_bytes: Option<u64>,
     }
 
-    /// One row per load: the histogram of the latencies of its good answers, whole. At a constant rate a latency counts from
+    /// One row per load: the latencies of its good answers. The quantiles are within a thousandth of their value, as finely as the load keeps
+    /// them; the histogram is as wide as all others. At a constant rate a latency counts from
     /// when the request was due, so that a stall of the workload is in the latencies of all requests that it delayed.
     table latency = Latency of instance {
         /// The step, as in `steps`.
@@ -70,7 +71,7 @@ tables! {
         p999_ns: u64,
         /// Longest latency.
         max_ns: u64,
-        /// Shortest latency of each bucket that is not empty, ascending. Buckets are a thousandth of their value wide or less.
+        /// Shortest latency of each bucket that is not empty, ascending.
         bucket_floor_ns: Vec<u64>,
         /// Answers in each of these buckets.
         bucket_count: Vec<u64>,
@@ -124,7 +125,7 @@ tables! {
         /// Frames of them whose TCP data had passed before, by the sequence numbers on the device (IPv4). Data that is lost before
         /// it comes there is not seen to be sent again.
         retransmits_count: u64,
-        /// Shortest length of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        /// Shortest length of each bucket that is not empty, ascending.
         frame_floor_bytes: Vec<u64>,
         /// Frames in each of these buckets.
         frame_count: Vec<u64>,
@@ -139,7 +140,7 @@ tables! {
         count: u64,
         /// All these times together.
         time_ns: u64,
-        /// Shortest time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        /// Shortest time of each bucket that is not empty, ascending.
         bucket_floor_ns: Vec<u64>,
         /// Requests in each of these buckets.
         bucket_count: Vec<u64>,
@@ -156,7 +157,7 @@ tables! {
         time_ns: u64,
         /// Frames to the sandbox that the VMM was not seen to take: dropped on the way, or still waiting at the end.
         unseen_count: u64,
-        /// Shortest time of each bucket that is not empty, ascending. Buckets are a sixteenth of their value wide or less.
+        /// Shortest time of each bucket that is not empty, ascending.
         bucket_floor_ns: Vec<u64>,
         /// Frames in each of these buckets.
         bucket_count: Vec<u64>,
