@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,20 +18,38 @@ def parts_of(directory: Path, table: str) -> list[Path]:
     return sorted((directory / table).glob("run=*/part-*.parquet"))
 
 
-def check(part: Path, table: schema.Table) -> set[str]:
-    """Makes sure that a file is one of this table; returns the columns that it lacks."""
-    columns = _columns(part, part.stat().st_mtime_ns)
+@dataclass(frozen=True)
+class Part:
+    """A file of a table, and how it differs from what today's sandscope writes."""
+
+    path: Path
+    #: Columns that it lacks.
+    missing: frozenset[str]
+    #: Columns that have a type of an earlier version, and that type, as Arrow calls it.
+    former: tuple[tuple[str, str], ...]
+
+
+def check(path: Path, table: schema.Table) -> Part:
+    """Makes sure that a file is one of this table."""
+    version, columns = _footer(path, path.stat().st_mtime_ns)
+    former = {}
     for column in table.columns:
-        if column.name in columns and not _is(columns[column.name], column.type):
+        if column.name not in columns or _is(columns[column.name], column.type):
+            continue
+        found = next((kind for kind in schema.former_types(column.type, version) if _is(columns[column.name], kind)), None)
+        if found is None:
             raise ForeignFile(
-                f"{part} is no part of the table {table.name!r}: its column {column.name!r} is "
+                f"{path} is no part of the table {table.name!r}: its column {column.name!r} is "
                 f"{columns[column.name]}, not {column.type}; remove the file"
             )
-    return {column.name for column in table.columns} - columns.keys()
+        former[column.name] = found
+    missing = {column.name for column in table.columns} - columns.keys()
+    return Part(path, frozenset(missing), tuple(former.items()))
 
 
 @lru_cache(maxsize=100_000)
-def _columns(part: Path, _modified: int) -> dict[str, pa.DataType]:
+def _footer(part: Path, _modified: int) -> tuple[int, dict[str, pa.DataType]]:
+    """The version of the schema, and the columns."""
     try:
         footer = pq.read_metadata(part)
     except (pa.ArrowException, OSError) as reason:
@@ -46,11 +65,10 @@ def _columns(part: Path, _modified: int) -> dict[str, pa.DataType]:
             "install the package of the sandscope that wrote it"
         )
     arrow = footer.schema.to_arrow_schema()
-    return {field.name: field.type for field in arrow}
+    return int(version), {field.name: field.type for field in arrow}
 
 
 def _is(found: pa.DataType, wanted: str) -> bool:
-    names = {"string": ("string", "large_string"), "float64": ("double",), "list<uint64>": ()}.get(wanted, (wanted,))
-    if wanted == "list<uint64>":
-        return pa.types.is_list(found) and pa.types.is_uint64(found.value_type)
-    return str(found) in names
+    if wanted.startswith("list<"):
+        return pa.types.is_list(found) and f"list<{found.value_type}>" == wanted
+    return str(found) in {"string": ("string", "large_string"), "float64": ("double",)}.get(wanted, (wanted,))

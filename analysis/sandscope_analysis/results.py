@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import reduce
 from pathlib import Path
 
 import duckdb
@@ -17,7 +18,7 @@ import polars as pl
 
 from . import schema
 from .errors import MissingColumns, NoSuchTable, NotADataset
-from .parts import check, parts_of
+from .parts import Part, check, parts_of
 
 #: What writes the tables that not every run has.
 _WRITTEN_BY = {
@@ -96,31 +97,41 @@ class Results:
             raise NoSuchTable(self.why_absent(table))
         return known
 
-    def _checked(self, table: str) -> tuple[list[Path], schema.Table, set[str]]:
-        """The files, the table's schema, and the columns that some file lacks."""
-        known, parts = self._known(table), parts_of(self.directory, table)
-        if not parts:
+    def _checked(self, table: str) -> tuple[list[list[Part]], schema.Table]:
+        """The files, together where they are of the same types, and the table's schema."""
+        known, paths = self._known(table), parts_of(self.directory, table)
+        if not paths:
             raise NoSuchTable(self.why_absent(table))
-        missing = set().union(*(check(part, known) for part in parts))
+        parts = [check(path, known) for path in paths]
+        missing = set().union(*(part.missing for part in parts))
         if missing:
             names = ", ".join(column.name for column in known.columns if column.name in missing)
             text = f"{self.directory / table}: an earlier sandscope did not write {names}; null for its runs"
             warnings.warn(text, MissingColumns, stacklevel=4)
-        return parts, known, missing
+        groups: dict[tuple, list[Part]] = {}
+        for part in parts:
+            groups.setdefault(part.former, []).append(part)
+        return list(groups.values()), known
 
     def table(self, table: str) -> pl.LazyFrame:
         """A table of all runs, with the documented columns and types, and `run` from the layout.
 
         Only the footers of the files are read before it is collected.
         """
-        parts, known, _ = self._checked(table)
-        return pl.scan_parquet(
-            parts,
-            schema=known.polars,
-            hive_schema={"run": pl.String()},
-            missing_columns="insert",
-            extra_columns="ignore",
-        )
+        groups, known = self._checked(table)
+
+        def scan(parts: list[Part]) -> pl.LazyFrame:
+            former = {name: schema.polars_type(kind) for name, kind in parts[0].former}
+            frame = pl.scan_parquet(
+                [part.path for part in parts],
+                schema={**known.polars, **former},
+                hive_schema={"run": pl.String()},
+                missing_columns="insert",
+                extra_columns="ignore",
+            )
+            return frame.cast({name: known.polars[name] for name in former})
+
+        return pl.concat([scan(parts) for parts in groups])
 
     def pandas(self, table: str) -> pd.DataFrame:
         """The same in memory, for pandas. Missing values of numbers are NaN there."""
@@ -132,14 +143,28 @@ class Results:
         for table in self.tables():
             if table not in schema.tables():
                 continue
-            parts, known, missing = self._checked(table)
-            files = connection.read_parquet(
-                [str(part) for part in parts], hive_partitioning=True, union_by_name=True
-            )
-            there = set(files.columns)
-            columns = [
-                f'"{column.name}"' if column.name in there else f'NULL::{column.duckdb} AS "{column.name}"'
-                for column in known.columns
-            ]
-            files.project(", ".join([*columns, 'CAST("run" AS VARCHAR) AS "run"'])).create_view(table)
+            groups, known = self._checked(table)
+            views = [self._duckdb_relation(connection, parts, known) for parts in groups]
+            reduce(duckdb.DuckDBPyRelation.union, views).create_view(table)
         return connection
+
+    @staticmethod
+    def _duckdb_relation(
+        connection: duckdb.DuckDBPyConnection, parts: list[Part], known: schema.Table
+    ) -> duckdb.DuckDBPyRelation:
+        """Files of the same types."""
+        files = connection.read_parquet([str(part.path) for part in parts], hive_partitioning=True, union_by_name=True)
+        there, former = set(files.columns), dict(parts[0].former)
+
+        def value(column: schema.Column) -> str:
+            name = f'"{column.name}"'
+            if column.name not in there:
+                return f"NULL::{column.duckdb} AS {name}"
+            if column.name not in former:
+                return name
+            # A timestamp without a zone would be taken for one of the session's.
+            instant = f"make_timestamp_ns({name}) AT TIME ZONE 'UTC'"
+            return f"CAST({instant if former[column.name] == 'int64' else name} AS {column.duckdb}) AS {name}"
+
+        columns = [value(column) for column in known.columns]
+        return files.project(", ".join([*columns, 'CAST("run" AS VARCHAR) AS "run"']))

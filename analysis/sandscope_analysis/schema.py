@@ -18,6 +18,8 @@ _POLARS = {
     "int64": pl.Int64(),
     "float64": pl.Float64(),
     "string": pl.String(),
+    "timestamp[ns, tz=UTC]": pl.Datetime("ns", "UTC"),
+    "list<int64>": pl.List(pl.Int64()),
     "list<uint64>": pl.List(pl.UInt64()),
 }
 
@@ -30,8 +32,26 @@ _DUCKDB = {
     "int64": "BIGINT",
     "float64": "DOUBLE",
     "string": "VARCHAR",
-    "list<uint64>": "UBIGINT[]",
+    "timestamp[ns, tz=UTC]": "TIMESTAMPTZ_NS",
+    "list<int64>": "BIGINT[]",
 }
+
+#: Types that versions 1 and 2 had where today's has the other: numbers were unsigned, and instants of the real clock were numbers.
+_BEFORE_VERSION_3 = {
+    "int64": ("uint16", "uint32", "uint64"),
+    "timestamp[ns, tz=UTC]": ("int64",),
+    "list<int64>": ("list<uint64>",),
+}
+
+
+def former_types(kind: str, version: int) -> tuple[str, ...]:
+    """The types that a column of this one may have in files of a version of the schema, besides."""
+    return _BEFORE_VERSION_3.get(kind, ()) if version < 3 else ()
+
+
+def polars_type(kind: str) -> pl.DataType:
+    """A type of the schema in polars."""
+    return _POLARS[kind]
 
 
 @dataclass(frozen=True)
@@ -47,7 +67,7 @@ class Column:
     @property
     def polars(self) -> pl.DataType:
         """Its type in polars."""
-        return _POLARS[self.type]
+        return polars_type(self.type)
 
     @property
     def duckdb(self) -> str:

@@ -37,14 +37,20 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = ulid(int(started.timestamp() * 1000), number)
         host = number % HOSTS
         pairs = [(sandbox, instance) for sandbox in SANDBOXES for instance in range(INSTANCES)]
+        # The first half has the types of versions 1 and 2 of the schema.
+        times, instants = (pa.int64(), pa.timestamp("ns", "UTC")) if number >= RUNS // 2 else (pa.uint64(), pa.int64())
         tables = {
-            "runs": {"run_id": [run], "host_name": [f"host-{host:02}"]},
+            "runs": {
+                "run_id": [run],
+                "host_name": [f"host-{host:02}"],
+                "started_at_unix_ns": pa.array([int(started.timestamp() * 1e9)], instants),
+            },
             "instances": {
                 "run_id": [run] * len(pairs),
                 "sandbox": [sandbox for sandbox, _ in pairs],
                 "probes": [False] * len(pairs),
                 "ok": [True] * len(pairs),
-                "wall_ns": pa.array([start_ns(host, *pair) for pair in pairs], pa.uint64()),
+                "wall_ns": pa.array([start_ns(host, *pair) for pair in pairs], times),
             },
         }
         for table, columns in tables.items():
