@@ -159,6 +159,8 @@ pub enum FileUse {
     Write = 2,
     /// It reads frames from a tap device.
     Tap = 3,
+    /// It reads past the page cache. In records that is a [`FileUse::Read`].
+    DirectRead = 4,
 }
 
 /// What a system call is about.
@@ -209,6 +211,8 @@ pub struct FileCounts {
     pub missed_by_faults: u64,
     /// Page faults of mappings of the file that the page cache had to answer.
     pub faults: u64,
+    /// Part of `read_bytes` that was read past the page cache.
+    pub direct_bytes: u64,
 }
 
 /// What a CPU is doing on behalf of an interrupt, so that a wake-up can be charged to its cause. Zero means "not in one".

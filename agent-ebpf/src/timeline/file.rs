@@ -1,7 +1,8 @@
 //! Files of threads in scope: what system calls read and write, and which pages had to come into the page cache for that.
 //!
 //! A page that a thread brings into the page cache while it reads is a miss (read-ahead included, which is the kernel's guess
-//! that it will be read); one that it brings in while it writes is none. Sums by file, per CPU; nothing is sent.
+//! that it will be read); one that it brings in while it writes is none. A read of a file that was opened with `O_DIRECT` goes past the
+//! page cache: it neither hits nor misses; where a file system brings in pages for it nevertheless, these count as others'. Sums by file, per CPU; nothing is sent.
 
 use crate::pickup;
 use aya_ebpf::{
@@ -20,9 +21,11 @@ use sandscope_ebpf::{
 #[map]
 static FILES: PerCpuHashMap<FileKey, FileCounts> = PerCpuHashMap::with_max_entries(4096, 0);
 
-// Offsets, and numbers of system calls plus one: 0 is one that this architecture does not have.
+// Offsets, and numbers of system calls plus one: 0 is one that this architecture does not have. `FILE_DIRECT` is `O_DIRECT`, whose bit
+// depends on the architecture.
 offsets! {
     FILE_TASK_FILES FILE_FILES_FDT FILE_FDT_FD FILE_FDT_MAX FILE_FILE_INODE FILE_INODE_MODE FILE_INODE_RDEV FILE_INODE_INO FILE_INODE_SB FILE_SB_DEV
+    FILE_FILE_FLAGS FILE_DIRECT
     FILE_READ FILE_PREAD64 FILE_READV FILE_PREADV FILE_PREADV2
     FILE_WRITE FILE_PWRITE64 FILE_WRITEV FILE_PWRITEV FILE_PWRITEV2
     ADDED_INODE ADDED_DEV ADDED_ORDER
@@ -47,10 +50,14 @@ pub fn begins(task: &mut Task, number: u32) {
         return;
     }
     match opened(task.syscall_args[0] as u32) {
-        Some(Opened::Regular { inode, device }) => {
+        Some(Opened::Regular { inode, device, is_direct }) => {
             task.inode = inode;
             task.device = device;
-            task.file_use = if reads { FileUse::Read } else { FileUse::Write } as u32;
+            task.file_use = match (reads, is_direct) {
+                (true, true) => FileUse::DirectRead,
+                (true, false) => FileUse::Read,
+                (false, _) => FileUse::Write,
+            } as u32;
         }
         Some(Opened::Tap) if reads => task.file_use = FileUse::Tap as u32,
         _ => {}
@@ -76,7 +83,7 @@ pub fn of_descriptor(descriptor: u32) -> Option<*const u8> {
 
 /// What a descriptor stands for.
 enum Opened {
-    Regular { inode: u64, device: u32 },
+    Regular { inode: u64, device: u32, is_direct: bool },
     Tap,
 }
 
@@ -93,7 +100,10 @@ fn opened(descriptor: u32) -> Option<Opened> {
         return None;
     }
     let file_system = read_field::<u64>(inode, &FILE_INODE_SB)? as *const u8;
-    Some(Opened::Regular { inode: read_field(inode, &FILE_INODE_INO)?, device: read_field(file_system, &FILE_SB_DEV)? })
+    // Not from the call of `open`: `fcntl` sets and clears it later, and descriptors are inherited.
+    let is_direct = read_field::<u32>(file, &FILE_FILE_FLAGS)? & FILE_DIRECT.load() != 0;
+    let (inode, device) = (read_field(inode, &FILE_INODE_INO)?, read_field(file_system, &FILE_SB_DEV)?);
+    Some(Opened::Regular { inode, device, is_direct })
 }
 
 /// A thread comes back from a system call; says what that did with a file, a [`FileUse`].
@@ -110,18 +120,21 @@ pub fn ends(task: &mut Task, membership: Membership, result: i64) -> u8 {
     } else if result >= 0 {
         count(task, membership, used, result as u64);
     }
-    used as u8
+    if used == FileUse::DirectRead as u32 { FileUse::Read as u8 } else { used as u8 }
 }
 
 #[inline(always)]
 fn count(task: &Task, membership: Membership, used: u32, bytes: u64) {
     let Some(counts) = counts(membership, task.inode, task.device) else { return };
-    if used == FileUse::Read as u32 {
-        counts.reads += 1;
-        counts.read_bytes += bytes;
-    } else {
+    if used == FileUse::Write as u32 {
         counts.writes += 1;
         counts.written_bytes += bytes;
+        return;
+    }
+    counts.reads += 1;
+    counts.read_bytes += bytes;
+    if used == FileUse::DirectRead as u32 {
+        counts.direct_bytes += bytes;
     }
 }
 
@@ -141,6 +154,7 @@ fn counts(membership: Membership, inode: u64, device: u32) -> Option<&'static mu
                 made_by_writes: 0,
                 missed_by_faults: 0,
                 faults: 0,
+                direct_bytes: 0,
             };
             let _ = FILES.insert(key, fresh, u64::from(BPF_NOEXIST));
             match FILES.get_ptr_mut(key) {

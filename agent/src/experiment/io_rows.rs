@@ -29,6 +29,7 @@ fn file_row(
     faults_are_seen: bool,
 ) -> tables::File {
     let is_known = inode != 0;
+    let missed_bytes = counts.missed_by_reads * page_size() as u64;
     tables::File {
         step,
         device: is_known.then(|| device_name(device)),
@@ -36,7 +37,8 @@ fn file_row(
         name,
         reads_count: counts.reads,
         read_bytes: counts.read_bytes,
-        hit_bytes: counts.read_bytes.saturating_sub(counts.missed_by_reads * page_size() as u64),
+        direct_bytes: Some(counts.direct_bytes),
+        hit_bytes: counts.read_bytes.saturating_sub(counts.direct_bytes + missed_bytes),
         read_misses_count: counts.missed_by_reads,
         other_misses_count: counts.missed_by_faults,
         faults_count: faults_are_seen.then_some(counts.faults),

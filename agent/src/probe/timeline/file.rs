@@ -11,6 +11,7 @@ use aya::{
     maps::{MapData, PerCpuHashMap, PerCpuValues},
     util::nr_cpus,
 };
+use rustix::fs::OFlags;
 use sandscope_ebpf::map::{FileCounts, FileKey};
 use std::collections::BTreeMap;
 use syscalls::Sysno;
@@ -39,6 +40,8 @@ pub(super) const PROBE: Definition = Definition {
             ("FILE_INODE_INO", types.offset("inode", "i_ino")?),
             ("FILE_INODE_SB", types.offset("inode", "i_sb")?),
             ("FILE_SB_DEV", types.offset("super_block", "s_dev")?),
+            ("FILE_FILE_FLAGS", types.offset("file", "f_flags")?),
+            ("FILE_DIRECT", OFlags::DIRECT.bits()),
         ]);
         globals.extend(calls());
         globals.extend(kernel.fields("filemap", ADDED, &[("ADDED_INODE", "i_ino"), ("ADDED_DEV", "s_dev")])?);
@@ -116,6 +119,7 @@ fn minus(now: &FileCounts, before: &FileCounts) -> FileCounts {
         made_by_writes: now.made_by_writes - before.made_by_writes,
         missed_by_faults: now.missed_by_faults - before.missed_by_faults,
         faults: now.faults - before.faults,
+        direct_bytes: now.direct_bytes - before.direct_bytes,
     }
 }
 
@@ -128,6 +132,7 @@ fn add(sum: &mut FileCounts, cpu: &FileCounts) {
     sum.made_by_writes += cpu.made_by_writes;
     sum.missed_by_faults += cpu.missed_by_faults;
     sum.faults += cpu.faults;
+    sum.direct_bytes += cpu.direct_bytes;
 }
 
 fn files(ebpf: &Ebpf) -> Result<PerCpuHashMap<&MapData, FileKey, FileCounts>> {

@@ -110,7 +110,10 @@ tables! {
         reads_count: u64,
         /// Bytes that they got.
         read_bytes: u64,
-        /// Part of it that was in the page cache: what is left without the pages that came in for reads; 0 where read-ahead
+        /// Part of it that was read past the page cache, from files that were opened with `O_DIRECT`; null in results of versions 1 and 2,
+        /// which have it in `hit_bytes`.
+        direct_bytes: Option<u64>,
+        /// Part of it that was in the page cache: what is left without `direct_bytes` and the pages that came in for reads; 0 where read-ahead
         /// brought in more than was read.
         hit_bytes: u64,
         /// Pages that came into the page cache for reads, read-ahead included: misses.
