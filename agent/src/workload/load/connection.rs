@@ -64,8 +64,15 @@ impl Connection {
         self.stream.write_all(&self.request).await.map_err(broken)?;
         self.filled = 0;
         let head = loop {
-            if let Some(head) = parse(&self.buffer[..self.filled])? {
-                break head;
+            match parse(&self.buffer[..self.filled])? {
+                // Such as early hints: the answer itself comes after it.
+                Some(head) if matches!(head.status, 100..=199) => {
+                    self.buffer.copy_within(head.bytes..self.filled, 0);
+                    self.filled -= head.bytes;
+                    continue;
+                }
+                Some(head) => break head,
+                None => {}
             }
             if self.filled >= MAX_HEAD_BYTES {
                 return Err(Failure::Exchange(format!("the answer's head has more than {MAX_HEAD_BYTES} bytes")));
@@ -78,6 +85,10 @@ impl Connection {
         let body_bytes = match head.body {
             Body::Length(length) => {
                 self.skip(length.checked_sub(begun).ok_or_else(surplus)?).await?;
+                // Before the body all that was there was a part of it.
+                if length > begun && self.filled > 0 {
+                    return Err(surplus());
+                }
                 length
             }
             Body::UntilClosed => {
@@ -107,50 +118,87 @@ impl Connection {
         Ok(read)
     }
 
-    /// Reads so many bytes and drops them.
+    /// Reads so many bytes and drops them. What comes with the last of them is in the buffer then, and nothing else; without any to
+    /// read, the buffer stays as it is.
     async fn skip(&mut self, mut left: u64) -> Result<(), Failure> {
         while left > 0 {
             self.filled = 0;
-            match self.read_more().await? as u64 {
-                0 => return Err(Failure::Exchange("the connection was closed within the answer".to_owned())),
-                read => left = left.checked_sub(read).ok_or_else(surplus)?,
+            let read = self.read_more().await?;
+            if read == 0 {
+                return Err(Failure::Exchange("the connection was closed within the answer".to_owned()));
             }
+            let dropped = usize::try_from(left).map_or(read, |left| left.min(read));
+            self.buffer.copy_within(dropped..read, 0);
+            self.filled = read - dropped;
+            left -= dropped as u64;
         }
         Ok(())
     }
 
-    /// Reads a chunked body that begins at this place of the buffer; gives the length of its content.
+    /// Reads a chunked body that begins at this place of the buffer, and its trailer; gives the length of its content.
     async fn chunks(&mut self, mut at: usize) -> Result<u64, Failure> {
-        let invalid = || Failure::Exchange("the answer's chunks are no chunks".to_owned());
-        let mut total = 0;
+        let mut total = 0_u64;
         loop {
-            match httparse::parse_chunk_size(&self.buffer[at..self.filled]).map_err(|_| invalid())? {
-                httparse::Status::Partial => {
-                    // The line is short: what was read before it is not needed any more.
-                    self.buffer.copy_within(at..self.filled, 0);
-                    (self.filled, at) = (self.filled - at, 0);
-                    if self.filled > MAX_HEAD_BYTES || self.read_more().await? == 0 {
-                        return Err(invalid());
-                    }
+            let (line, size) = loop {
+                match httparse::parse_chunk_size(&self.buffer[at..self.filled]).map_err(|_| no_chunks())? {
+                    httparse::Status::Complete(chunk) => break chunk,
+                    httparse::Status::Partial => self.read_on(&mut at).await?,
                 }
-                httparse::Status::Complete((line, size)) => {
-                    // Behind a chunk comes a line break, behind the last one an empty trailer.
-                    let end = size.checked_add(2).ok_or_else(invalid)?;
-                    let begun = (self.filled - at - line) as u64;
-                    if begun >= end {
-                        at += line + usize::try_from(end).map_err(|_| invalid())?;
-                    } else {
-                        self.skip(end - begun).await?;
-                        (self.filled, at) = (0, 0);
-                    }
-                    total += size;
-                    if size == 0 {
-                        return if at == self.filled { Ok(total) } else { Err(surplus()) };
-                    }
+            };
+            at += line;
+            if size == 0 {
+                self.trailer(&mut at).await?;
+                return if at == self.filled { Ok(total) } else { Err(surplus()) };
+            }
+            total = total.checked_add(size).ok_or_else(no_chunks)?;
+            let begun = (self.filled - at) as u64;
+            if size <= begun {
+                at += usize::try_from(size).map_err(|_| no_chunks())?;
+            } else {
+                self.skip(size - begun).await?;
+                at = 0;
+            }
+            while self.filled - at < 2 {
+                self.read_on(&mut at).await?;
+            }
+            if self.buffer[at..at + 2] != *b"\r\n" {
+                return Err(no_chunks());
+            }
+            at += 2;
+        }
+    }
+
+    /// Reads the header lines behind the last chunk, which are mostly none, and the empty line that ends them.
+    async fn trailer(&mut self, at: &mut usize) -> Result<(), Failure> {
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            let parsed = httparse::parse_headers(&self.buffer[*at..self.filled], &mut headers);
+            match parsed.map_err(|_| no_chunks())? {
+                httparse::Status::Complete((length, _)) => {
+                    *at += length;
+                    return Ok(());
                 }
+                httparse::Status::Partial => self.read_on(at).await?,
             }
         }
     }
+
+    /// Reads on, for what begins at this place of the buffer and is not all there: what is before it is dropped.
+    async fn read_on(&mut self, at: &mut usize) -> Result<(), Failure> {
+        self.buffer.copy_within(*at..self.filled, 0);
+        (self.filled, *at) = (self.filled - *at, 0);
+        if self.filled > MAX_HEAD_BYTES {
+            return Err(no_chunks());
+        }
+        match self.read_more().await? {
+            0 => Err(Failure::Exchange("the connection was closed within the answer".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_chunks() -> Failure {
+    Failure::Exchange("the answer's chunks are no chunks".to_owned())
 }
 
 fn surplus() -> Failure {
@@ -174,14 +222,19 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
         if header.name.eq_ignore_ascii_case("content-length") {
             let text = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
             let length = text.ok_or_else(|| Failure::Exchange("the answer's length is no number".to_owned()))?;
-            head.body = Body::Length(length);
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") && is("chunked") {
-            head.body = Body::Chunked;
+            // What it says beside chunks counts for nothing (RFC 9112, section 6.3).
+            if !matches!(head.body, Body::Chunked) {
+                head.body = Body::Length(length);
+            }
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            let last = header.value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+            let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+            head.body = if chunked { Body::Chunked } else { Body::UntilClosed };
         } else if header.name.eq_ignore_ascii_case("connection") {
             head.keeps_alive = if head.keeps_alive { !is("close") } else { is("keep-alive") };
         }
     }
-    if matches!(head.status, 100..=199 | 204 | 304) {
+    if matches!(head.status, 204 | 304) {
         head.body = Body::Length(0);
     }
     Ok(Some(head))

@@ -204,3 +204,93 @@ fn a_load_that_makes_no_sense_is_refused() {
         }
     });
 }
+
+/// The same in pieces of so many bytes, each in a segment of its own where the sender is quicker than the reader.
+async fn dribbling_server(answer: Vec<u8>, piece: usize) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::task::spawn_local(async move {
+                let mut buffer = [0; 4096];
+                while stream.read(&mut buffer).await.unwrap_or(0) > 0 {
+                    for piece in answer.chunks(piece) {
+                        if stream.write_all(piece).await.is_err() {
+                            return;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// So many chunks of this length, in the chunked coding.
+fn chunked(count: usize, length: usize) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..count {
+        answer.extend(format!("{length:x}\r\n").into_bytes());
+        answer.extend(vec![b'\r'; length]);
+        answer.extend(b"\r\n");
+    }
+    answer.extend(b"0\r\n\r\n");
+    answer
+}
+
+#[test]
+fn chunks_longer_than_a_buffer_are_read_whole_however_they_arrive() {
+    on_a_thread(async || {
+        // Pieces end within lines, within chunks and in the middle of the break between two.
+        for (count, length, piece) in [(20, 70_000, usize::MAX), (20, 70_000, 65_537), (3, 65_535, 4099), (40, 17, 1)] {
+            let address = dribbling_server(chunked(count, length), piece).await;
+            let tally = load(address).run(CancellationToken::new()).await.unwrap();
+            let body_bytes = (count * length) as u64 * tally.good_count();
+            assert!(tally.good_count() > 0 && tally.bad_count() == 0, "{length} by {piece}: {tally:?}");
+            assert_eq!(tally.body_bytes, body_bytes, "{length} by {piece}: {tally:?}");
+        }
+    });
+}
+
+#[test]
+fn what_may_come_before_and_behind_chunks_is_no_part_of_them() {
+    let answers = [
+        // A trailer and an extension; a length beside chunks; a coding before them; hints before the answer itself.
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\nx-sum: 1\r\nx-end: 2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n00005\r\nhello\r\n000\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    ];
+    on_a_thread(async || {
+        for (answer, piece) in answers.iter().flat_map(|answer| [(answer, 1), (answer, 4096)]) {
+            let address = dribbling_server(answer.as_bytes().to_vec(), piece).await;
+            let tally = load(address).run(CancellationToken::new()).await.unwrap();
+            assert!(tally.good_count() > 1 && tally.bad_count() == 0, "{answer}: {tally:?}");
+            assert_eq!(tally.body_bytes, 5 * tally.good_count(), "{answer}: {tally:?}");
+        }
+    });
+}
+
+#[test]
+fn chunks_that_are_none_are_refused_by_reason() {
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let bad = [
+        ("5\r\nhelloXX0\r\n\r\n", "no chunks"),
+        ("ffffffffffffffff\r\n", "within the answer"),
+        ("5\r\nhel", "within the answer"),
+        ("5\r\nhello\r\n0\r\n\r\nmore", "longer than it says"),
+        ("5\r\nhello\r\n0\r\n", "within the answer"),
+    ];
+    on_a_thread(async || {
+        for (body, reason) in bad {
+            let answer: &'static str = format!("{head}{body}").leak();
+            let address = server(answer.as_bytes(), async || ()).await;
+            // The server ends the connection behind its answer, so that nothing is waited for.
+            let tally = Load { keep_alive: false, ..load(address) }.run(CancellationToken::new()).await.unwrap();
+            assert!(tally.good_count() == 0 && tally.bad_count() > 0, "{body}: {tally:?}");
+            assert!(tally.errors.keys().all(|error| error.contains(reason)), "{body}: {:?}", tally.errors);
+        }
+    });
+}
