@@ -147,6 +147,8 @@ fn a_run_of_everything(out: &Path) {
         name: "fft".to_owned(),
         instances_count: 3,
         failed_count: 0,
+        good_count: Some(30),
+        bad_count: Some(0),
         outliers_count: 0,
         median_ns: Some(12_000_000),
         low_ns: Some(11_000_000),

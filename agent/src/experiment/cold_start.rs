@@ -152,6 +152,10 @@ impl ColdStart {
             }
             trial.start(stage).await;
             let ended = trial.finish(stage).await;
+            if stage.interrupted.is_cancelled() && ended.observation.outcome.is_err() {
+                // What was cut short is neither a failure nor a result.
+                break;
+            }
             progress.ended(&ended.observation);
             let (observation, explanation) = ended.explain(stage);
             shown[cell.sandbox] |= observation.timeline && observation.outcome.is_ok();
@@ -161,7 +165,7 @@ impl ColdStart {
         }
         let (instances_count, failed_count) = gathered.counts();
         let outcome = Outcome {
-            finished_at_unix_ns: Some(unix_ns()),
+            finished_at_unix_ns: (!stage.interrupted.is_cancelled()).then(unix_ns),
             lost_events_count: gathered.lost(),
             instances_count,
             failed_count,

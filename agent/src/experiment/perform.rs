@@ -15,7 +15,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail, ensure};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
 /// Asks a ready instance for all that `steps` say, one step after the other. A step that fails does not keep the next from being
@@ -60,7 +60,7 @@ async fn take(
     let length = file.as_ref().map(|(_, path)| path.metadata()).transpose()?.map(|file| file.len());
     // That of a disk says nothing of the file on it.
     let length = length.filter(|_| trial.instance().is_some_and(|instance| instance.static_disk().is_none()));
-    let (before, files_before) = (trial.traffic(stage)?, trial.files(stage)?);
+    let (mut before, mut files_before) = (trial.traffic(stage)?, trial.files(stage)?);
     taken.start_ns = monotonic_ns();
     let deadline = Instant::now() + step.patience(stage.timeout);
     match step.action {
@@ -86,8 +86,21 @@ async fn take(
                 timeout: stage.timeout,
                 cpus: client_cpus.cloned(),
             };
-            let tally = load.run(stage.interrupted.child_token());
-            let tally = trial.unless_it_fails(stage, deadline, tally).await??;
+            let until = stage.interrupted.child_token();
+            // Nobody asks any more once the step is over, whatever ended it.
+            let _ends_with_the_step = until.clone().drop_guard();
+            let mut tally = tokio::spawn(load.run(until));
+            // What counts is the window, as everywhere: not what the warm-up asked for.
+            let warm = async { tokio::time::timeout(warm_up, &mut tally).await };
+            let early = trial.unless_it_fails(stage, deadline, warm).await?;
+            if warm_up > Duration::ZERO {
+                (before, files_before) = (trial.traffic(stage)?, trial.files(stage)?);
+            }
+            let tally = match early {
+                Ok(tally) => tally,
+                Err(_) => trial.unless_it_fails(stage, deadline, tally).await?,
+            };
+            let tally = tally.context("the load panicked")??;
             (taken.start_ns, taken.end_ns) = (tally.start_ns, tally.end_ns);
             taken.tally = Some(tally);
         }

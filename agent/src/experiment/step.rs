@@ -136,7 +136,7 @@ pub struct Taken {
     pub file_before: Option<Residency>,
     /// The same right after.
     pub file_after: Option<Residency>,
-    /// What passed the instance's device meanwhile, the warm-up of a load included; `None` when nobody watched it.
+    /// What passed the instance's device from the window's beginning to the last answer; `None` when nobody watched it.
     pub traffic: Option<DeviceCounts>,
     /// What it did with files meanwhile; `None` when nobody watched.
     pub files: Option<FileSums>,

@@ -1,6 +1,6 @@
 //! A suite on the terminal: per experiment, sandbox and workload the median of each step.
 
-use super::units::{ms, size};
+use super::units::{counted, ms, size};
 use crate::experiment::suite::{CellSummary, SuiteSummary};
 use std::fmt::{self, Display, Formatter};
 
@@ -25,7 +25,7 @@ impl Display for SuiteReport<'_> {
         let SuiteSummary { instances_count, failed_count, lost_events_count, finished, .. } = self.0;
         // A step may well fail on an instance that does not: at the limit of connections, say.
         let steps: u32 = cells.iter().filter(|cell| cell.step != "start").map(|cell| cell.failed_count).sum();
-        let steps = if steps > 0 { format!("; {steps} steps failed") } else { String::new() };
+        let steps = if steps > 0 { format!("; {} failed", counted(steps, "step")) } else { String::new() };
         writeln!(out, "{instances_count} instances, {failed_count} failed{steps}")?;
         if *lost_events_count > 0 {
             writeln!(
@@ -71,9 +71,13 @@ fn write_step(out: &mut Formatter<'_>, cell: &CellSummary, probed: Option<&CellS
     if cell.outliers_count > 0 {
         write!(out, ", {} outliers", cell.outliers_count)?;
     }
-    let failed = cell.failed_count + probed.map_or(0, |probed| probed.failed_count);
+    let both = |of: fn(&CellSummary) -> u64| of(cell) + probed.map_or(0, of);
+    let (failed, bad) = (both(|cell| cell.failed_count.into()), both(|cell| cell.bad_count));
     if failed > 0 {
         write!(out, ", {failed} FAILED")?;
+    }
+    if bad > 0 {
+        write!(out, " ({bad} of {} bad)", counted(bad + both(|cell| cell.good_count), "answer"))?;
     }
     if let (Some(with), Some(without)) = (probed.and_then(|probed| probed.median_ns), cell.median_ns)
         && without > 0

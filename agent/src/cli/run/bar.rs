@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 /// A progress bar on standard error, if that is a terminal.
 pub(super) struct Bar {
     pub(super) bar: ProgressBar,
-    /// Failures that were shown: the same one of the same sandbox is not shown again.
-    shown: BTreeSet<(String, String)>,
+    /// Failures that were shown: the same one of the same sandbox and step is not shown again.
+    shown: BTreeSet<(String, String, String)>,
 }
 
 impl Bar {
@@ -55,7 +55,7 @@ impl Bar {
         let of_steps = steps.iter().filter_map(|taken| Some((taken.step.name.as_str(), taken.first_error()?)));
         let failures = outcome.as_ref().err().map(|error| ("", error.clone())).into_iter().chain(of_steps);
         for (step, error) in failures {
-            if self.shown.insert((sandbox.clone(), error.clone())) {
+            if self.shown.insert((sandbox.clone(), step.to_owned(), error.clone())) {
                 let what = if step.is_empty() { String::new() } else { format!(", step {step}") };
                 self.bar.suspend(|| eprintln!("sandscope: instance {position} ({sandbox}{what}) failed: {error}"));
             }

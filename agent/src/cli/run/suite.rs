@@ -145,12 +145,23 @@ fn as_file(name: &str, arguments: &NamedArguments) -> Result<String> {
 fn pairs(texts: &[String]) -> Result<toml::Table> {
     let mut table = toml::Table::new();
     for text in texts {
-        let one: toml::Table = toml::from_str(text).with_context(|| {
-            format!("`{text}` is no KEY=VALUE of TOML: write numbers as they are, texts in quotes, lists in brackets")
-        })?;
-        table.extend(one);
+        let read = toml::from_str::<toml::Table>(text).or_else(|error| with_bare_text(text).ok_or(error));
+        table.extend(read.with_context(|| {
+            format!("`{text}` is no KEY=VALUE of TOML: write numbers as they are, texts plainly or in quotes, lists in brackets")
+        })?);
     }
     Ok(table)
+}
+
+/// A pair whose value is a text without quotes, as in `network=host`: a shell takes the quotes of TOML away, and one word can mean
+/// nothing else.
+fn with_bare_text(text: &str) -> Option<toml::Table> {
+    let (key, value) = text.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    let is_word = value.starts_with(|first: char| first.is_ascii_alphabetic())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte));
+    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    (is_word && is_key).then(|| toml::Table::from_iter([(key.to_owned(), value.into())]))
 }
 
 async fn run(name: &str, file: SuiteFile, resume: Option<&Option<String>>, output: &Output) -> Result<ExitCode> {
@@ -307,5 +318,40 @@ fn allow_connections() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!("the limit of open files stays: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<toml::Table> {
+        pairs(&[text.to_owned()])
+    }
+
+    #[test]
+    fn a_text_needs_no_quotes() {
+        for text in ["network=host", "network = host", "network=\"host\""] {
+            assert_eq!(read(text).unwrap()["network"].as_str(), Some("host"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_stays_what_it_is() {
+        assert_eq!(read("vcpus=1").unwrap()["vcpus"].as_integer(), Some(1));
+        assert_eq!(read("syscalls=false").unwrap()["syscalls"].as_bool(), Some(false));
+        assert_eq!(read("connections=[1, 8]").unwrap()["connections"].as_array().map(Vec::len), Some(2));
+        assert_eq!(read("client-cpus=\"1\"").unwrap()["client-cpus"].as_str(), Some("1"));
+    }
+
+    #[test]
+    fn what_can_mean_several_things_is_refused_with_advice() {
+        for text in ["network", "=host", "network=a b", "connections=[1", "cpus=0-3x", "network=host=x"] {
+            let said = format!("{:#}", read(text).unwrap_err());
+            assert!(
+                said.contains(&format!("`{text}` is no KEY=VALUE")) && said.contains("texts plainly or in quotes"),
+                "{said}"
+            );
+        }
     }
 }

@@ -136,6 +136,10 @@ impl Idle {
             };
             let place = Place::new(dataset.run_id(), run_directory, position)?;
             let (ended, window) = self.watching.watch(stage, aggregate, &subject, place).await;
+            if stage.interrupted.is_cancelled() && ended.observation.outcome.is_err() {
+                // What was cut short is neither a failure nor a result.
+                break;
+            }
             progress.ended(&ended.observation);
             kept[cell.sandbox].push(self.write(ended, window, stage, &mut dataset)?);
             dataset.flush().context("the results so far are kept; what comes next can't be written")?;
@@ -144,7 +148,7 @@ impl Idle {
         let all = || kept.iter().flatten();
         let unrecorded = all().filter_map(|window| window.as_ref().ok()).map(|window| window.unrecorded_count).sum();
         let outcome = Outcome {
-            finished_at_unix_ns: Some(unix_ns()),
+            finished_at_unix_ns: (!stage.interrupted.is_cancelled()).then(unix_ns),
             lost_events_count: unrecorded,
             instances_count: count(all().count()),
             failed_count: count(all().filter(|window| window.is_err()).count()),

@@ -47,8 +47,13 @@ pub struct CellSummary {
     pub step: String,
     /// Instances with a value.
     pub instances_count: u32,
-    /// Instances without.
+    /// Instances on which the step failed: a request was answered otherwise than with status 200, or not at all. Those with a good answer
+    /// have a value nevertheless, and are in both counts.
     pub failed_count: u32,
+    /// Good answers on all instances.
+    pub good_count: u64,
+    /// Requests on all instances that were answered otherwise, not at all, or never sent though due.
+    pub bad_count: u64,
     /// Instances whose value is far from the others.
     pub outliers_count: u32,
     /// Median of times, and the ends of its 95 % confidence interval.
@@ -103,7 +108,9 @@ fn of_cell(key: &CellKey, gathered: &Gathered, seed: u64) -> Vec<CellSummary> {
                 probes: key.probes,
                 step: step.to_owned(),
                 instances_count: have,
-                failed_count: values.len() as u32 - have,
+                failed_count: values.iter().filter(|value| value.answers.failed).count() as u32,
+                good_count: values.iter().map(|value| value.answers.good).sum(),
+                bad_count: values.iter().map(|value| value.answers.bad).sum(),
                 outliers_count: outliers(values).len() as u32,
                 median_ns: middle.and_then(Figure::ns),
                 low_ns: low.and_then(Figure::ns),
@@ -130,6 +137,8 @@ pub(super) fn cell_rows(plan: &Plan, gathered: &AllGathered, seed: u64) -> Vec<t
         name: cell.step,
         instances_count: cell.instances_count,
         failed_count: cell.failed_count,
+        good_count: Some(cell.good_count),
+        bad_count: Some(cell.bad_count),
         outliers_count: cell.outliers_count,
         median_ns: cell.median_ns,
         low_ns: cell.low_ns,
@@ -180,6 +189,40 @@ fn outliers(values: &[Value]) -> Vec<(String, tables::Outlier)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::suite::gathered::Answers;
+
+    fn summary(answers: &[(Option<u64>, Answers)]) -> CellSummary {
+        let mut gathered = Gathered::default();
+        for (repetition, &(value_ns, answers)) in (0..).zip(answers) {
+            gathered.add_step(&format!("i{repetition}"), repetition, 1, "closed-8", value_ns.map(Figure::Ns), answers);
+        }
+        let name = || "x".to_owned();
+        let key = CellKey { experiment: name(), variant: name(), sandbox: name(), workload: name(), probes: false };
+        let [cell]: [CellSummary; 1] = of_cell(&key, &gathered, 1).try_into().unwrap();
+        cell
+    }
+
+    #[test]
+    fn a_step_with_a_bad_answer_has_failed_and_has_its_value_nevertheless() {
+        let good = Answers { good: 100, bad: 0, failed: false };
+        let some_bad = Answers { good: 80, bad: 20, failed: true };
+        let cell = summary(&[(Some(5), good), (Some(7), some_bad)]);
+        assert_eq!((cell.instances_count, cell.failed_count), (2, 1));
+        assert_eq!((cell.good_count, cell.bad_count, cell.median_ns), (180, 20, Some(6)));
+    }
+
+    #[test]
+    fn a_step_without_a_good_answer_has_failed_and_has_no_value() {
+        let all_bad = Answers { good: 0, bad: 9, failed: true };
+        let cell = summary(&[(None, all_bad), (None, Answers::NONE)]);
+        assert_eq!((cell.instances_count, cell.failed_count, cell.bad_count, cell.median_ns), (0, 2, 9, None));
+    }
+
+    #[test]
+    fn what_was_asked_of_nobody_has_not_failed() {
+        let cell = summary(&[(Some(5), Answers::default())]);
+        assert_eq!((cell.failed_count, cell.good_count + cell.bad_count), (0, 0));
+    }
 
     #[test]
     fn what_is_far_out_is_marked_and_nothing_else() {
@@ -188,6 +231,7 @@ mod tests {
             repetition: number,
             step: 2,
             value: Some(Figure::Ns(value_ns)),
+            answers: Answers::default(),
         };
         let values: Vec<_> = (0..).zip([100, 101, 102, 103, 104, 105, 130]).map(value).collect();
         let found = outliers(&values);

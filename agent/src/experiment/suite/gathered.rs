@@ -21,8 +21,30 @@ pub struct Value {
     pub repetition: u32,
     /// Position of the step.
     pub step: u32,
-    /// Its value; `None`: it failed.
+    /// Its value; `None`: there was no good answer.
     pub value: Option<Figure>,
+    /// How its requests were answered.
+    pub answers: Answers,
+}
+
+/// How requests were answered, and whether that is as it should be.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// With status 200.
+    pub good: u64,
+    /// Otherwise, not at all, or never sent though due.
+    pub bad: u64,
+    /// Whether the step failed: one of them is bad, or it could not be done. It may have a value nevertheless.
+    pub failed: bool,
+}
+
+impl Answers {
+    /// Of a step that was not done at all.
+    pub(super) const NONE: Self = Self { good: 0, bad: 0, failed: true };
+
+    pub(super) fn of(step: &Step) -> Self {
+        Self { good: step.good_count, bad: step.bad_count + step.unsent_count, failed: !step.ok }
+    }
 }
 
 /// What is known of a cell.
@@ -40,18 +62,33 @@ impl Gathered {
     pub(super) fn add(&mut self, observation: &Observation, steps: &[Step]) {
         self.repetitions.insert(observation.part.repetition);
         for step in steps {
-            self.add_step(&observation.id, observation.part.repetition, step.step, &step.name, figure(step));
+            self.add_step(
+                &observation.id,
+                observation.part.repetition,
+                step.step,
+                &step.name,
+                figure(step),
+                Answers::of(step),
+            );
         }
         if steps.is_empty() {
             // It was never launched.
-            self.add_step(&observation.id, observation.part.repetition, 0, START, None);
+            self.add_step(&observation.id, observation.part.repetition, 0, START, None, Answers::NONE);
         }
     }
 
     /// Adds a step of an instance that an earlier run of the same plan has done.
-    pub(super) fn add_step(&mut self, instance: &str, repetition: u32, step: u32, name: &str, value: Option<Figure>) {
+    pub(super) fn add_step(
+        &mut self,
+        instance: &str,
+        repetition: u32,
+        step: u32,
+        name: &str,
+        value: Option<Figure>,
+        answers: Answers,
+    ) {
         self.repetitions.insert(repetition);
-        let value = Value { instance: instance.to_owned(), repetition, step, value };
+        let value = Value { instance: instance.to_owned(), repetition, step, value, answers };
         self.steps.entry(name.to_owned()).or_default().push(value);
     }
 
@@ -112,7 +149,14 @@ mod tests {
     fn gathered(values: &[u64]) -> Gathered {
         let mut gathered = Gathered::default();
         for (repetition, &value_ns) in (0..).zip(values) {
-            gathered.add_step(&format!("i{repetition}"), repetition, 0, START, Some(Figure::Ns(value_ns)));
+            gathered.add_step(
+                &format!("i{repetition}"),
+                repetition,
+                0,
+                START,
+                Some(Figure::Ns(value_ns)),
+                Answers::default(),
+            );
         }
         gathered
     }
@@ -132,7 +176,7 @@ mod tests {
         let mut noisy = gathered(&[100, 900, 500]);
         assert!(!noisy.is_finished(repeat, 1));
         for repetition in 0..3 {
-            noisy.add_step("i", repetition, 1, "fft", Some(Figure::Ns(70)));
+            noisy.add_step("i", repetition, 1, "fft", Some(Figure::Ns(70)), Answers::default());
         }
         assert!(noisy.is_finished(repeat, 1));
     }
@@ -141,7 +185,7 @@ mod tests {
     fn what_always_fails_is_not_repeated_for_ever() {
         let mut failing = Gathered::default();
         for repetition in 0..3 {
-            failing.add_step("i", repetition, 0, START, None);
+            failing.add_step("i", repetition, 0, START, None, Answers::NONE);
         }
         assert!(failing.is_finished(Repeat { least: 3, most: 100, width_ratio: 0.1 }, 1));
     }
@@ -150,7 +194,7 @@ mod tests {
     fn instances_of_a_burst_are_one_repetition() {
         let mut burst = Gathered::default();
         for (instance, value_ns) in [("a", 10), ("b", 20), ("c", 90)] {
-            burst.add_step(instance, 0, 0, START, Some(Figure::Ns(value_ns)));
+            burst.add_step(instance, 0, 0, START, Some(Figure::Ns(value_ns)), Answers::default());
         }
         assert_eq!((burst.repetitions(), burst.next()), (1, 1));
         assert_eq!(per_repetition(burst.steps().next().unwrap().1), [20.0]);

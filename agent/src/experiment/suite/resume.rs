@@ -2,7 +2,7 @@
 
 use super::{
     CellKey,
-    gathered::{AllGathered, figure},
+    gathered::{AllGathered, Answers, figure},
 };
 use crate::{
     experiment::step_rows::START,
@@ -84,7 +84,14 @@ impl Resumed {
             resumed.outcome.failed_count += u32::from(!row.ok);
             resumed.outcome.lost_events_count += row.lost_events_count;
             if row.launched_at_monotonic_ns.is_none() {
-                resumed.gathered.entry(key.clone()).or_default().add_step(instance_id, repetition, 0, START, None);
+                resumed.gathered.entry(key.clone()).or_default().add_step(
+                    instance_id,
+                    repetition,
+                    0,
+                    START,
+                    None,
+                    Answers::NONE,
+                );
             }
             cells.insert(instance_id, (key, repetition));
         }
@@ -95,7 +102,7 @@ impl Resumed {
                 continue;
             };
             let gathered = resumed.gathered.entry(key.clone()).or_default();
-            gathered.add_step(instance_id, *repetition, row.step, &row.name, figure(row));
+            gathered.add_step(instance_id, *repetition, row.step, &row.name, figure(row), Answers::of(row));
         }
         Ok(resumed)
     }

@@ -9,7 +9,7 @@ tables! {
         experiment: String,
         /// When the run started, since the Unix epoch.
         started_at_unix_ns: i64,
-        /// When the run ended, since the Unix epoch; null while it goes on and for ever when it was killed.
+        /// When the run ended, since the Unix epoch; null while it goes on and for ever when it was interrupted or killed.
         finished_at_unix_ns: Option<i64>,
         /// The command line; of absolute paths only the file name.
         command_line: String,
@@ -39,7 +39,7 @@ tables! {
         lost_events_count: u64,
         /// Instances that were started so far.
         instances_count: u32,
-        /// Instances of these that failed.
+        /// Instances of these that failed. One that an interruption cut short did not fail, and is in no table.
         failed_count: u32,
         /// Everything about host, tools and conditions, as JSON; the key `manifest` of the file has the same.
         manifest_json: String,

@@ -112,7 +112,7 @@ tables! {
     }
 
     /// One row per step with probes and direction: the frames that passed the host's end of the instance's own device, from the
-    /// first request of the step to its last answer, the warm-up of a load included.
+    /// beginning of the step's window to its last answer. The warm-up of a load is before that; in results of versions 1 and 2 it is included.
     table traffic = Traffic of instance {
         /// The step, as in `steps`.
         step: u32,
@@ -198,8 +198,13 @@ tables! {
         name: String,
         /// Instances with a value.
         instances_count: u32,
-        /// Instances without one.
+        /// Instances on which the step failed (`steps.ok`): a request was answered otherwise than with status 200, or not at all. Those
+        /// with a good answer have a value nevertheless. In results of versions 1 and 2 only those without a value.
         failed_count: u32,
+        /// Good answers on all of them; null, as the next, in results of versions 1 and 2.
+        good_count: Option<u64>,
+        /// Requests on all of them that were answered otherwise, not at all, or never sent though due.
+        bad_count: Option<u64>,
         /// Instances whose value is an outlier; they are part of the median.
         outliers_count: u32,
         /// Median of their values, where these are times.

@@ -60,7 +60,7 @@ pub(super) fn section(run: &Run, diagnosis: &RunDiagnosis) -> Result<Markup, Err
 fn about(run: &tables::Run) -> Markup {
     let ended = match run.finished_at_unix_ns {
         Some(end) => format!("took {}", duration(end.saturating_sub(run.started_at_unix_ns) as f64)),
-        None => "not finished: it still goes on or was killed".to_owned(),
+        None => "not finished: it still goes on, was interrupted or was killed".to_owned(),
     };
     let cpus = run.cpus_count.map_or_else(String::new, |cpus| format!("{cpus} × "));
     html! {

@@ -40,16 +40,26 @@ fn steps<'a>(cells: impl Iterator<Item = &'a Cell>) -> Markup {
                     "memory the PSS." }
         div.wide { table {
             tr { th { "sandbox" } th { "experiment" } th { "workload" } th { "step" } th { "probes" } th.number { "median" }
-                th.number { "instances" } th.number { "failed" } th.number { "outliers" } }
+                th.number { "instances" } th.number { "failed" } th.number { "bad answers" }
+                th.number { "outliers" } }
             @for cell in cells {
                 tr {
                     td { (cell.sandbox) } td { (experiment(&cell.experiment, &cell.variant)) } td { (cell.workload) } td { (cell.name) }
                     td { @if cell.probes { "with" } @else { "without" } }
                     td.number { (median(cell)) } td.number { (cell.instances_count) } td.number { (cell.failed_count) }
-                    td.number { (cell.outliers_count) }
+                    td.number { (bad(cell.good_count.zip(cell.bad_count))) } td.number { (cell.outliers_count) }
                 }
             }
         } }
+    }
+}
+
+/// Bad answers among all; nothing where none is.
+fn bad(answers: Option<(u64, u64)>) -> String {
+    match answers {
+        None => "–".to_owned(),
+        Some((_, 0)) => "0".to_owned(),
+        Some((good, bad)) => format!("{bad} of {}", good + bad),
     }
 }
 
@@ -77,35 +87,40 @@ fn loads(run: &Run) -> Result<Option<Markup>, Error> {
     };
     let about: BTreeMap<&str, &Instance> =
         instances.rows.iter().map(|row| (row.instance_id.as_str(), &row.row)).collect();
-    let names: BTreeMap<(&str, u32), &str> =
-        steps.rows.iter().map(|row| ((row.instance_id.as_str(), row.step), row.name.as_str())).collect();
-    let mut groups: BTreeMap<Load, Vec<&Latency>> = BTreeMap::new();
+    let of_steps: BTreeMap<(&str, u32), &Step> =
+        steps.rows.iter().map(|row| ((row.instance_id.as_str(), row.step), &row.row)).collect();
+    let mut groups: BTreeMap<Load, Vec<(&Latency, &Step)>> = BTreeMap::new();
     for row in &latencies.rows {
         let id = row.instance_id.as_str();
-        if let (Some(about), Some(name)) = (about.get(id), names.get(&(id, row.step))) {
+        if let (Some(about), Some(step)) = (about.get(id), of_steps.get(&(id, row.step))) {
             let experiment = experiment(&about.experiment, &about.variant);
             let (sandbox, workload) = (about.sandbox.as_str(), about.workload.as_str());
-            let load = Load { sandbox, experiment, workload, step: row.step, name, probes: about.probes };
-            groups.entry(load).or_default().push(&row.row);
+            let load = Load { sandbox, experiment, workload, step: row.step, name: &step.name, probes: about.probes };
+            groups.entry(load).or_default().push((&row.row, step));
         }
     }
     if groups.is_empty() {
         return Ok(None);
     }
     let seed = run.row()?.seed;
+    let answers = |rows: &[(&Latency, &Step)]| {
+        let bad = |step: &Step| step.bad_count + step.unsent_count;
+        rows.iter().fold((0, 0), |(good, all_bad), (_, step)| (good + step.good_count, all_bad + bad(step)))
+    };
     let within = |row: &Latency| [row.p50_ns, row.p90_ns, row.p99_ns, row.p999_ns];
     Ok(Some(html! {
         p.quiet { "Latencies of loads: the time within which so many of the good answers came, as the median over the instances with its "
                 "95 % interval." }
         div.wide { table {
-            tr { th { "sandbox" } th { "experiment" } th { "workload" } th { "step" } th { "probes" } th.number { "answers" }
+            tr { th { "sandbox" } th { "experiment" } th { "workload" } th { "step" } th { "probes" } th.number { "good answers" } th.number { "bad answers" }
                 @for share in ["50 % within", "90 %", "99 %", "99.9 %"] { th.number { (share) } } }
             @for (load, rows) in &groups {
                 tr {
                     td { (load.sandbox) } td { (load.experiment) } td { (load.workload) } td { (load.name) } td { @if load.probes { "with" } @else { "without" } }
-                    td.number { (rows.iter().map(|row| row.count).sum::<u64>()) }
+                    td.number { (rows.iter().map(|(row, _)| row.count).sum::<u64>()) }
+                    td.number { (bad(Some(answers(rows)))) }
                     @for share in 0..4 {
-                        td.number { (median_of(&rows.iter().map(|row| within(row)[share] as f64).collect::<Vec<_>>(), seed, duration)) }
+                        td.number { (median_of(&rows.iter().map(|(row, _)| within(row)[share] as f64).collect::<Vec<_>>(), seed, duration)) }
                     }
                 }
             }
