@@ -148,7 +148,7 @@ fn a_run_of_everything(out: &Path) {
         instances_count: 3,
         failed_count: 0,
         good_count: Some(30),
-        bad_count: Some(0),
+        bad_count: Some(6),
         outliers_count: 0,
         median_ns: Some(12_000_000),
         low_ns: Some(11_000_000),
@@ -256,8 +256,8 @@ fn load_step() -> Step {
         ok: true,
         error: None,
         good_count: 500,
-        bad_count: 0,
-        unsent_count: 0,
+        bad_count: 120,
+        unsent_count: 5,
         body_bytes: 0,
         file_pages_count: None,
         file_resident_before_count: None,
@@ -389,8 +389,10 @@ fn every_table_of_figures_has_units_and_intervals_and_breaks_no_name() {
         // Steps, with an interval and without, and the latencies of a load.
         "<td>cpu/small</td><td>rust</td><td>fft</td><td>without</td><td class=\"number\">12.0 ms<span class=\"interval\">11.0 ms to 13.0 ms</span></td>",
         "<td>weigh</td><td>without</td><td class=\"number\">12.0 MiB<span class=\"interval\">11.0 MiB to 13.0 MiB</span></td>",
+        "<td class=\"number\">6 of 36</td>",
         "<td>sums</td><td>without</td><td class=\"number\">12.0 ms</td>",
-        "<td>constant rate</td><td>without</td><td class=\"number\">1500</td><td class=\"number\">2.00 ms<span class=\"interval\">1.00 ms to 3.00 ms</span></td>",
+        // Bad answers are beside the good ones, those that were never sent among them.
+        "<td>constant rate</td><td>without</td><td class=\"number\">1500</td><td class=\"number\">375 of 1875</td><td class=\"number\">2.00 ms<span class=\"interval\">1.00 ms to 3.00 ms</span></td>",
         "20.0 ms<span class=\"interval\">10.0 ms to 30.0 ms</span>",
     ];
     for shown in shown {
