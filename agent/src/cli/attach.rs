@@ -8,7 +8,8 @@ use crate::{
     record::{Dataset, Manifest, Outcome, tables},
     report::{memory::ContentReport, window::WindowReport},
     steady::{
-        Attached, Content, ContentSummary, Found, GuestSymbols, Target, Translators, Window, WindowSummary, summarise,
+        Attached, Content, ContentSummary, Found, GuestSymbols, SYNTAX, Target, Translators, Window, WindowSummary,
+        summarise,
     },
 };
 use anyhow::{Context, Result};
@@ -29,8 +30,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// What to attach to, and for how long.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// pid:NUMBER, cgroup:PATH, container:NAME_OR_ID, firecracker:ID_OR_PID, qemu:NAME_OR_PID or all-vms.
-    #[arg(value_parser = str::parse::<Target>)]
+    #[arg(value_parser = str::parse::<Target>, help = format!("What to watch: {SYNTAX}"))]
     target: Target,
     /// How long, such as 10s, 500ms or 2m.
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = duration)]

@@ -25,7 +25,7 @@ pub use guest_symbols::{GuestSymbols, Moved};
 pub use members::Members;
 pub use rows::Translators;
 pub use summary::{Busy, Cause, Cost, ExitRate, Place, WindowSummary, summarise};
-pub use target::{Found, Target};
+pub use target::{Found, SYNTAX, Target};
 
 use crate::{
     measure::{
