@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, fs};
 
 /// Names of such threads, each followed by the number of the process that they work for.
-const HELPERS: [&str; 2] = ["kvm-pit/", "vhost-"];
+const HELPERS: [&str; 3] = ["kvm-pit/", "vhost-", "kvm-nx-lpage-recovery-"];
+/// The flag of the kernel's threads (`PF_KTHREAD`). Anybody may have their names, but not this.
+const OF_KERNEL: u32 = 0x0020_0000;
 
 /// The kernel's threads that work for one of these processes alone. Kernels since 6.4 make `vhost` threads of the process itself.
 pub fn of(processes: &BTreeSet<u32>) -> Vec<u32> {
@@ -11,9 +13,15 @@ pub fn of(processes: &BTreeSet<u32>) -> Vec<u32> {
     all.filter_map(|entry| {
         let tid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let comm = fs::read_to_string(format!("/proc/{tid}/comm")).ok()?;
-        processes.contains(&works_for(comm.trim_end())?).then_some(tid)
+        let is_its = processes.contains(&works_for(comm.trim_end())?);
+        (is_its && is_of_kernel(tid)).then_some(tid)
     })
     .collect()
+}
+
+fn is_of_kernel(tid: u32) -> bool {
+    let stat = procfs::process::Process::new(tid.cast_signed()).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.flags & OF_KERNEL != 0)
 }
 
 /// Number of the process that a thread of this name works for.
@@ -80,8 +88,24 @@ mod tests {
     fn helpers_are_told_by_their_names() {
         assert_eq!(works_for("kvm-pit/4711"), Some(4711));
         assert_eq!(works_for("vhost-12"), Some(12));
+        assert_eq!(works_for("kvm-nx-lpage-recovery-7"), Some(7));
         assert_eq!(works_for("vhost-x"), None);
         assert_eq!(works_for("kworker/0:1"), None);
+    }
+
+    #[test]
+    fn a_process_with_the_name_of_a_helper_is_none() {
+        let (own, directory) = (std::process::id(), tempfile::tempdir().unwrap());
+        let program = directory.path().join(format!("vhost-{own}"));
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut impostor = std::process::Command::new(&program).arg("30").spawn().unwrap();
+        let comm = || fs::read_to_string(format!("/proc/{}/comm", impostor.id())).unwrap();
+        let is_named = (0..1000).any(|_| works_for(comm().trim_end()) == Some(own));
+        let found = of(&[own].into());
+        impostor.kill().unwrap();
+        impostor.wait().unwrap();
+        assert!(is_named && found.is_empty(), "{found:?}");
+        assert!(!is_of_kernel(own) && !is_of_kernel(1));
     }
 
     #[test]
