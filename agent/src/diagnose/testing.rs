@@ -538,6 +538,7 @@ pub fn vcpu() -> Thread {
         threads_count: Some(1),
         comm: "vcpu 0".to_owned(),
         role: "vcpu".to_owned(),
+        vcpu: Some(0),
         syscall: Some("ioctl".to_owned()),
         found_in: None,
         on_cpu_ns: 1_000_000,

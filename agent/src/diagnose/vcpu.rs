@@ -21,7 +21,7 @@ struct Watched {
 
 /// One vCPU in one window.
 pub struct Vcpu<'a> {
-    /// As the tables number it: in the order of the threads.
+    /// As the tables number it.
     pub number: u32,
     /// Its thread.
     pub thread: &'a Thread,
@@ -61,7 +61,11 @@ impl Watched {
             exits: self.exits.of(instance).filter(|row| row.vcpu == number).collect(),
             addresses: self.addresses.of(instance).filter(|row| row.vcpu == number).collect(),
         };
-        threads.into_iter().zip(0..).map(vcpu).collect()
+        // Results of earlier versions do not say the number of any: it was the order.
+        let is_told = threads.iter().any(|thread| thread.vcpu.is_some());
+        let number = |thread: &Thread, order: u32| if is_told { thread.vcpu } else { Some(order) };
+        let numbered = threads.into_iter().zip(0..);
+        numbered.filter_map(|(thread, order)| Some(vcpu((thread, number(thread, order)?)))).collect()
     }
 }
 

@@ -4,22 +4,10 @@
 //! such as the other threads of a process that joins, is found by looking again from time to time.
 
 use super::{Found, Opening, Subject, Window};
-use crate::{
-    probe::{Aggregate, Followed},
-    role::ThreadRule,
-};
+use crate::probe::{Aggregate, Followed};
 use anyhow::{Context, Result, ensure};
 use sandscope_ebpf::map::Membership;
 use std::{collections::BTreeSet, time::Duration};
-
-/// What VMMs call their threads. Containers' threads go by their own names.
-const THREAD_ROLES: &[ThreadRule] = &[
-    ThreadRule { role: "vcpu", begins: "CPU " },
-    ThreadRule { role: "vcpu", begins: "fc_vcpu" },
-    ThreadRule { role: "vcpu", begins: "vcpu" },
-    ThreadRule { role: "helper", begins: "vhost-" },
-    ThreadRule { role: "helper", begins: "kvm-" },
-];
 
 /// Time between two looks: as long as that while little happens, and as short when threads come and go quickly.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -65,7 +53,7 @@ impl Attached {
             let mut threads = BTreeSet::new();
             // Until a whole look finds none that is new: what a thread makes before it is in scope is not followed.
             while seed(&found, scope, &mut threads, &mut aggregate)? {}
-            let subject = Subject { name: found.name.clone(), scope, roles: &[], thread_roles: THREAD_ROLES };
+            let subject = Subject { name: found.name.clone(), scope, roles: &[], thread_roles: &[] };
             let processes = found.members.processes().into_iter().map(i32::cast_unsigned).collect();
             let opening = Opening::open(subject, &processes, &aggregate)?;
             targets.push(Watched { found, scope, threads, opening });

@@ -70,7 +70,7 @@ mod tests {
     fn window(threads: &[Thread]) -> (Snapshot, BTreeMap<u32, Who>) {
         let mut counted = Snapshot { span_ns: SECOND, ..Snapshot::empty() };
         counted.threads = (1..).zip(threads.iter().copied()).collect();
-        let who = |threads| Who { comm: String::new(), role: String::new(), syscall: None, threads };
+        let who = |threads| Who { comm: String::new(), role: String::new(), vcpu: None, syscall: None, threads };
         let names = counted.threads.keys().map(|slot| (*slot, who(1))).collect();
         (counted, names)
     }

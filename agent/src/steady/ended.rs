@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn who(comm: &str) -> Who {
-        Who { comm: comm.to_owned(), role: comm.to_owned(), syscall: None, threads: 1 }
+        Who { comm: comm.to_owned(), role: comm.to_owned(), vcpu: None, syscall: None, threads: 1 }
     }
 
     fn ended(slot: u32, on_cpu_ns: u64, waker: &[u8]) -> Ended {

@@ -14,6 +14,7 @@ mod guest_symbols;
 mod hot;
 mod looked_at;
 mod members;
+mod roles;
 mod rows;
 mod summary;
 mod target;
@@ -41,6 +42,7 @@ use crate::{
 use anyhow::Result;
 use ended::Sums;
 use hot::Hot;
+use roles::Machines;
 use sandscope_ebpf::{
     map::Membership,
     sums::{State, Thread},
@@ -96,6 +98,8 @@ pub struct Who {
     pub comm: String,
     /// Its role.
     pub role: String,
+    /// Number of the vCPU that it runs, as KVM counts them, where that can be told.
+    pub vcpu: Option<u32>,
     /// The system call that it was in when it was looked at; `None` if it ran, or that can't be read.
     pub syscall: Option<String>,
     /// How many threads of that name this is the sum of: 1, or as many as have ended and have given their places to others.
@@ -182,11 +186,13 @@ impl Opening {
         let counted = |ended: &mut Ended| ended.threads.retain(|_, thread| self.is_counted(thread));
         counted(&mut ended);
         counted(&mut ended_since_tick);
+        // Of threads that have ended nothing tells any more what they ran.
+        let machines = Machines::among([]);
         let mut sums = std::mem::take(&mut self.ended);
-        sums.add(&ended, |thread| self.who(thread));
+        sums.add(&ended, |thread| self.who(thread, &machines));
         self.ended = sums;
         let mut sums = std::mem::take(&mut self.ended_since_tick);
-        sums.add(&ended_since_tick, |thread| self.who(thread));
+        sums.add(&ended_since_tick, |thread| self.who(thread, &machines));
         self.ended_since_tick = sums;
     }
 
@@ -234,7 +240,8 @@ impl Opening {
         let (at_ns, span_ns) = (counted.at_ns, counted.span_ns);
         counted.threads.values_mut().for_each(|thread| self.settle(thread, at_ns, span_ns));
         let processes: BTreeSet<u32> = counted.threads.values().map(|thread| thread.tgid).collect();
-        let mut threads = counted.threads.iter().map(|(&slot, thread)| (slot, self.who(thread))).collect();
+        let machines = Machines::among(processes.iter().copied());
+        let mut threads = counted.threads.iter().map(|(&slot, thread)| (slot, self.who(thread, &machines))).collect();
         ended.add_to(&mut counted, &mut threads);
         let ksmd = self.ksmd.zip(Ksmd::read());
         let stolen = self.stolen_ns.zip(helpers::stolen_ns());
@@ -283,7 +290,7 @@ impl Opening {
         !Membership(thread.membership).is_bystander() || self.helpers.contains(&thread.tid)
     }
 
-    fn who(&self, thread: &Thread) -> Who {
+    fn who(&self, thread: &Thread, machines: &Machines) -> Who {
         let comm = match thread.comm[0] {
             // While it lives.
             0 => fs::read(format!("/proc/{}/comm", thread.tid)).unwrap_or_default(),
@@ -291,13 +298,14 @@ impl Opening {
         };
         let (comm, syscall) = (printable(&comm), syscall_of(thread.tid));
         if self.helpers.contains(&thread.tid) {
-            return Who { comm, role: HELPER.to_owned(), syscall, threads: 1 };
+            return Who { comm, role: HELPER.to_owned(), vcpu: None, syscall, threads: 1 };
         }
         let by_name = self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins));
-        let by_vcpu = (thread.vcpu != 0).then_some("vcpu");
-        let role = by_name.map(|rule| rule.role).or(by_vcpu).or_else(|| process_role(self.subject.roles, thread.tgid));
+        let known = machines.know(thread, &comm);
+        let by_fact = known.map(|known| known.role);
+        let role = by_name.map(|rule| rule.role).or(by_fact).or_else(|| process_role(self.subject.roles, thread.tgid));
         let role = role.map_or_else(|| comm.clone(), str::to_owned);
-        Who { comm, role, syscall, threads: 1 }
+        Who { comm, role, vcpu: known.and_then(|known| known.vcpu), syscall, threads: 1 }
     }
 }
 

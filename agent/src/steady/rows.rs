@@ -10,7 +10,7 @@ use sandscope_ebpf::{
     event::WakeCause,
     sums::{Exits, Source, Thread, WakeKey, Wakes},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What turns numbers into names.
 pub struct Translators<'a> {
@@ -58,13 +58,12 @@ impl Window {
         with: &Translators<'_>,
         dataset: &mut Dataset,
     ) -> Result<(), Error> {
-        dataset.append(
-            id,
-            self.threads.iter().filter_map(|(slot, who)| {
-                let found_in = self.found_in(*slot, with);
-                Some(thread_row(self.counted.threads.get(slot)?, who, found_in))
-            }),
-        )?;
+        let vcpus = self.vcpus();
+        let thread = |(slot, who)| {
+            let row = thread_row(self.counted.threads.get(slot)?, who, vcpus.get(slot).copied());
+            Some(tables::Thread { found_in: self.found_in(*slot, with), ..row })
+        };
+        dataset.append(id, self.threads.iter().filter_map(thread))?;
         dataset.append(id, self.exits(with).map(|(vcpu, reason, exits)| exit_row(vcpu, reason, exits)))?;
         dataset.append(id, self.addresses(with))?;
         dataset.append(id, self.counted.wakes.iter().filter_map(|(key, wakes)| self.wakeup_row(key, wakes, with)))?;
@@ -131,11 +130,14 @@ impl Window {
         self.hot.get(&slot)?.told(with.names)
     }
 
-    /// Numbers of the vCPUs, by slot, in the order of their threads.
+    /// Numbers of the vCPUs, by slot.
     fn vcpus(&self) -> BTreeMap<u32, u32> {
-        let mut vcpus: Vec<_> = self.counted.threads.iter().filter(|(_, thread)| thread.vcpu != 0).collect();
-        vcpus.sort_by_key(|(_, thread)| thread.tid);
-        vcpus.into_iter().zip(0..).map(|((slot, _), number)| (*slot, number)).collect()
+        let number = |slot: &u32| self.threads.get(slot).and_then(|who| who.vcpu);
+        let of = |(&slot, thread): (&u32, &Thread)| {
+            let number = number(&slot);
+            (number.is_some() || thread.vcpu != 0).then_some((slot, thread.tid, number))
+        };
+        numbered(self.counted.threads.iter().filter_map(of).collect())
     }
 
     /// Exits, each with the number of its vCPU and the name of its reason.
@@ -196,6 +198,17 @@ impl Window {
     }
 }
 
+/// Numbers for vCPUs, given as slot, thread and the number of KVM: these where all have one of their own, which they have not where it
+/// can't be told or a target has several machines; else in the order of the threads.
+fn numbered(mut vcpus: Vec<(u32, u32, Option<u32>)>) -> BTreeMap<u32, u32> {
+    let known: BTreeMap<u32, u32> = vcpus.iter().filter_map(|&(slot, _, number)| Some((slot, number?))).collect();
+    if known.values().collect::<BTreeSet<_>>().len() == vcpus.len() {
+        return known;
+    }
+    vcpus.sort_by_key(|&(_, tid, _)| tid);
+    vcpus.into_iter().zip(0..).map(|((slot, ..), number)| (slot, number)).collect()
+}
+
 /// Name of the tracepoint that tells of an exit.
 fn source(exits: &Exits) -> &'static str {
     match exits.source {
@@ -242,15 +255,16 @@ fn exit_row(vcpu: u32, reason: String, exits: &Exits) -> tables::Exit {
     }
 }
 
-fn thread_row(thread: &Thread, who: &Who, found_in: Option<String>) -> tables::Thread {
+fn thread_row(thread: &Thread, who: &Who, vcpu: Option<u32>) -> tables::Thread {
     let (latency_floor_ns, latency_count) = Distribution::from(&thread.latency).buckets();
     tables::Thread {
         tid: thread.tid,
         tgid: thread.tgid,
         comm: who.comm.clone(),
         role: who.role.clone(),
+        vcpu,
         syscall: who.syscall.clone(),
-        found_in,
+        found_in: None,
         threads_count: Some(who.threads),
         on_cpu_ns: thread.on_cpu_ns,
         runnable_ns: thread.runnable_ns,
@@ -263,5 +277,19 @@ fn thread_row(thread: &Thread, who: &Who, found_in: Option<String>) -> tables::T
         causes_ns: thread.causes_ns,
         latency_floor_ns,
         latency_count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vcpus_have_the_numbers_of_kvm_or_all_of_them_an_order() {
+        // The threads of vCPUs need not have been made in the order of the vCPUs.
+        assert_eq!(numbered(vec![(5, 70, Some(1)), (6, 71, Some(0))]), [(5, 1), (6, 0)].into());
+        assert_eq!(numbered(vec![(6, 71, None), (5, 70, Some(1))]), [(5, 0), (6, 1)].into());
+        assert_eq!(numbered(vec![(5, 70, Some(0)), (6, 71, Some(0))]), [(5, 0), (6, 1)].into(), "two machines");
+        assert_eq!(numbered(Vec::new()), BTreeMap::new());
     }
 }

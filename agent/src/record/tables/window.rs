@@ -53,6 +53,9 @@ tables! {
         comm: String,
         /// Its role, such as `vmm`, `vcpu`, `sentry`, `workload` or `helper`.
         role: String,
+        /// Number of the vCPU that it runs, as in `exits` and `guest_addresses`: that of KVM where it can be told for all vCPUs, else by
+        /// the order of the threads; null for a thread that runs none.
+        vcpu: Option<u32>,
         /// The system call that it was in at the end of the window; null if it ran then, had ended, or that can't be read.
         syscall: Option<String>,
         /// Where it was found most often while it had a CPU, a system call or a function each with its share, at one look per

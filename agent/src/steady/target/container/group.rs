@@ -1,7 +1,7 @@
 //! The control groups of containers: whatever engine made one, and wherever its books are, its groups are named after its id.
 
 use super::{super::process::Process, Container, SHORT_ID, is_id};
-use crate::steady::ControlGroup;
+use crate::host::control_group::ControlGroup;
 use std::path::Path;
 
 /// The groups of a container: those named after its id, or, where that is no id that only it can have, those of them that its process is in.
