@@ -59,7 +59,10 @@ enum Command {
 Examples:
   sandscope attach pid:1234 --for 30s
   sandscope attach container:web --live
+  sandscope attach container:shop/web                  by pod and container, on a node of Kubernetes
   sandscope attach firecracker:vm1 --guest-symbols vmlinux
+  sandscope attach firecracker:/run/vm1.sock
+  sandscope attach vm:dev                              a VM of whatever kind
   sandscope attach all-vms --json > vms.json")]
     Attach(attach::Arguments),
     /// List the sandboxes, what each is, and whether it can run here.
