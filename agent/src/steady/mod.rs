@@ -303,6 +303,8 @@ impl Opening {
         let by_name = self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins));
         let known = machines.know(thread, &comm);
         let by_fact = known.map(|known| known.role);
+        // What the kernel made is in no call of its own, though the one that its maker was in can be read.
+        let syscall = syscall.filter(|_| by_fact != Some(HELPER));
         let role = by_name.map(|rule| rule.role).or(by_fact).or_else(|| process_role(self.subject.roles, thread.tgid));
         let role = role.map_or_else(|| comm.clone(), str::to_owned);
         Who { comm, role, vcpu: known.and_then(|known| known.vcpu), syscall, threads: 1 }

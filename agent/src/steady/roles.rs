@@ -58,13 +58,14 @@ impl Machines {
 
     /// What a thread is; `None` for one about which nothing is known but its name.
     pub fn know(&self, thread: &Thread, comm: &str) -> Option<Known> {
+        // First, since such a thread begins with a copy of what its maker was doing: that of KVM seems to be in the call that runs a vCPU.
+        if is_made_by_kernel(thread.tgid, thread.tid) {
+            return Some(Known { role: super::HELPER, vcpu: None });
+        }
         let machine = self.0.get(&thread.tgid);
         let vcpu = machine.and_then(|machine| machine.number(thread.tid, comm));
         let is_vcpu = thread.vcpu != 0 || vcpu.is_some() || machine.is_some_and(|machine| machine.emulates_all(comm));
-        if is_vcpu {
-            return Some(Known { role: VCPU, vcpu });
-        }
-        is_made_by_kernel(thread.tgid, thread.tid).then_some(Known { role: super::HELPER, vcpu: None })
+        is_vcpu.then_some(Known { role: VCPU, vcpu })
     }
 }
 
@@ -162,6 +163,13 @@ mod tests {
         for comm in ["CPU 7/KVM", "vcpus", "CPU ", "IO mon_iothread", "worker", "qemu-system-x86"] {
             assert_eq!(machines.know(&thread(own, own), comm), None, "{comm}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_made_is_no_vcpu_whatever_it_seems_to_do() {
+        let machines = Machines([(2, Machine { vcpus: [(11, 0)].into(), emulates: false })].into());
+        let helper = Some(Known { role: super::super::HELPER, vcpu: None });
+        assert_eq!(machines.know(&thread(2, 2), "CPU 0/KVM"), helper);
     }
 
     #[test]
