@@ -9,15 +9,13 @@
     reason = "a test fails by panicking and reports on its standard output, helpers included"
 )]
 
-mod common;
-
-use anyhow::ensure;
-use common::{
+use crate::common::{
     bench::{Bench, PATIENCE, await_ready, fails, floor_that_begins_with, kind, virtual_machine, workload_executable},
     dataset::rows,
     disturbance::undisturbed,
     program::printing,
 };
+use anyhow::ensure;
 use sandscope::{
     host::virtualization,
     sandbox::{
@@ -531,7 +529,7 @@ fn a_guest_with_built_in_addresses_gets_its_gateway_unless_the_host_uses_it() {
     let line = instance.console().milestone("guest_listens");
     let line = runtime.block_on(async { tokio::time::timeout(PATIENCE, line).await });
     assert!(line.unwrap().is_some(), "{:?}", instance.failure());
-    assert!(common::bench::get(&*instance).starts_with("HTTP/1.1 200"));
+    assert!(crate::common::bench::get(&*instance).starts_with("HTTP/1.1 200"));
     instance.stop().unwrap();
     assert_eq!(bench.leftovers("fixed1"), [""; 0]);
 }

@@ -5,9 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::bench::{Bench, await_ready, fails, floor_that_begins_with, kind, virtual_machine};
+use crate::common::bench::{Bench, await_ready, fails, floor_that_begins_with, kind, virtual_machine};
 use sandscope::{
     host::virtualization,
     sandbox::{

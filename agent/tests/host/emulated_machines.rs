@@ -4,9 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::explained::{Expected, GUEST, can_run, explain};
+use crate::common::explained::{Expected, GUEST, can_run, explain};
 
 /// Without KVM there is no VM to be created, and no vCPU to enter it.
 const BY_EMULATION: Expected = Expected {

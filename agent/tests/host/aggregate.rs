@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod common;
-
-use common::{aggregate, spawn_marked, subject};
+use crate::common::{aggregate, spawn_marked, subject};
 use sandscope::{
     host::kallsyms::KernelSymbols,
     probe::{Aggregate, Limits, Snapshot},

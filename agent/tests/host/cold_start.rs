@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use anyhow::{Result, ensure};
-use common::{
+use crate::common::{
     dataset::{Row, rows, sum},
     disturbance::undisturbed,
 };
+use anyhow::{Result, ensure};
 use sandscope::{
     correlate::Names,
     experiment::{Arms, FaultTimes, Observation, Stage, Timelines, cold_start::ColdStart, cold_start::Progress},
@@ -65,7 +63,7 @@ fn of<'a>(rows: &'a [Row], instance: &str) -> Vec<&'a Row> {
 #[test]
 fn every_nanosecond_of_every_sandbox_is_accounted_for() {
     const TEST: &str = "every_nanosecond_of_every_sandbox_is_accounted_for";
-    if common::probes(TEST, Options::default()).is_none() {
+    if crate::common::probes(TEST, Options::default()).is_none() {
         return;
     }
     let kinds = runnable(TEST);
@@ -249,7 +247,7 @@ fn a_guest_told_to_exit_so_often_is_found_to_have_done_so() {
     if !support.is_usable() {
         return sandscope::testing::skip(TEST, "kvm", support.evidence());
     }
-    let Some(probes) = common::probes(TEST, Options::default()) else { return };
+    let Some(probes) = crate::common::probes(TEST, Options::default()) else { return };
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("results");
     run_floor(&out, &home.path().canonicalize().unwrap().join("run"), probes, counts);

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
-mod common;
-
 use sandscope::{
     record::{
         Dataset, Manifest, Outcome,
@@ -447,7 +445,7 @@ fn results_with_the_types_of_earlier_versions_say_the_same() {
     a_run_of_everything(&today.path().join("results"));
     let copied = Command::new("cp").arg("-r").arg(today.path().join("results")).arg(before.path()).status().unwrap();
     assert!(copied.success());
-    common::former::rewrite(&before.path().join("results"), 2);
+    crate::common::former::rewrite(&before.path().join("results"), 2);
     let commands: [&[&str]; 6] = [
         &["explain", "results"],
         &["explain", "results", "--json"],
@@ -465,7 +463,7 @@ fn results_with_the_types_of_earlier_versions_say_the_same() {
     assert!(said(today.path(), commands[0]).0 && said(today.path(), commands[5]).0);
 
     // Version 1 has another account, and is read as well.
-    common::former::rewrite(&before.path().join("results"), 1);
+    crate::common::former::rewrite(&before.path().join("results"), 1);
     for command in [commands[0], commands[2], commands[5]] {
         let (ok, text) = said(before.path(), command);
         assert!(ok || command[0] == "compare", "{command:?}: {text}");

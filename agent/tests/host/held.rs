@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod common;
-
-use common::{aggregate, dataset::rows, subject};
+use crate::common::{aggregate, dataset::rows, subject};
 use rustix::process::{Pid, Signal, kill_process};
 use sandscope::probe::Limits;
 use std::{

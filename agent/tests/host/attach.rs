@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::{aggregate, dataset::rows, subject};
+use crate::common::{aggregate, dataset::rows, subject};
 use sandscope::{probe::Limits, testing::skip};
 use serde_json::Value;
 use std::{

@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
+use crate::common::disturbance::undisturbed;
 use anyhow::ensure;
-use common::disturbance::undisturbed;
 use sandscope::{
     experiment::statistics::median,
     testing::skip,

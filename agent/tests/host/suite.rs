@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::{
+use crate::common::{
     dataset::{Row, parts, rows, sum},
     disturbance::reclaimed_pages,
     guest_files,
@@ -501,7 +499,7 @@ fn shape(out: &Path) -> BTreeMap<String, i128> {
 #[test]
 fn a_run_that_was_killed_is_resumed_to_the_same_shape_as_one_that_was_not() {
     const TEST: &str = "a_run_that_was_killed_is_resumed_to_the_same_shape_as_one_that_was_not";
-    if !can_run(TEST, "process") || common::probes(TEST, sandscope::probe::Options::default()).is_none() {
+    if !can_run(TEST, "process") || crate::common::probes(TEST, sandscope::probe::Options::default()).is_none() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -541,7 +539,7 @@ fn a_run_that_was_killed_is_resumed_to_the_same_shape_as_one_that_was_not() {
 #[test]
 fn a_cell_is_repeated_until_its_median_is_sure_and_no_more() {
     const TEST: &str = "a_cell_is_repeated_until_its_median_is_sure_and_no_more";
-    if !can_run(TEST, "process") || common::probes(TEST, sandscope::probe::Options::default()).is_none() {
+    if !can_run(TEST, "process") || crate::common::probes(TEST, sandscope::probe::Options::default()).is_none() {
         return;
     }
     let home = tempfile::tempdir().unwrap();

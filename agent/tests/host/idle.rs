@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod common;
-
-use common::{aggregate, bench::workload_executable, subject};
+use crate::common::{aggregate, bench::workload_executable, subject};
 use sandscope::{probe::Limits, testing::skip};
 use serde_json::Value;
 use std::{
@@ -254,7 +252,7 @@ fn the_pages_of_a_guest_that_ran_before_are_counted_exactly() {
     let output = sandscope(&["attach", &target, "--for", "200ms", "--pages", "--json"], out.path());
     assert!(output.status.success(), "{output:?}");
     assert!(json(&output)["pages"]["paused_ns"].as_u64().unwrap() > 0);
-    let rows = common::dataset::rows(out.path(), "pages");
+    let rows = crate::common::dataset::rows(out.path(), "pages");
     let pages = |class: &str| -> i128 {
         let of = rows.iter().filter(|row| row.text("region") == "guest" && row.text("class") == class);
         of.map(|row| row.number("pages_count").unwrap()).sum()
@@ -262,7 +260,7 @@ fn the_pages_of_a_guest_that_ran_before_are_counted_exactly() {
     assert_eq!((pages("zero"), pages("same_within")), (200, 100));
     // The guest has its image and its parameters besides.
     assert!((700..=708).contains(&pages("unique")), "{}", pages("unique"));
-    assert_eq!(common::dataset::rows(out.path(), "page_scans").len(), 1);
+    assert_eq!(crate::common::dataset::rows(out.path(), "page_scans").len(), 1);
 }
 
 /// A control group of a test's own, in a hierarchy that this host has. Removed when it is dropped.
@@ -309,7 +307,7 @@ fn a_control_group_is_watched_with_all_that_is_in_it_and_nothing_else() {
     let wakeups = float(&json(&output)[0]["wakeups_per_s"]);
     // Each of the two takes 20 ms and a little: a loaded host makes it fewer, never more.
     assert!((40.0..=101.0).contains(&wakeups), "{wakeups}");
-    let rows = common::dataset::rows(out.path(), "threads");
+    let rows = crate::common::dataset::rows(out.path(), "threads");
     let mut seen: Vec<i128> = rows.iter().filter_map(|row| row.number("tid")).collect();
     seen.sort_unstable();
     assert_eq!(seen, inside.iter().map(|&pid| pid.into()).collect::<Vec<i128>>());
@@ -389,7 +387,7 @@ fn an_idle_process_costs_nothing_and_gvisors_wakeups_have_causes() {
         Ok(_) => return,
         Err(reason) => return skip(TEST, "workload", reason),
     };
-    let sandboxes = match common::bench::kind("gvisor") {
+    let sandboxes = match crate::common::bench::kind("gvisor") {
         Ok(_) => "process,gvisor",
         Err(reason) => {
             skip(TEST, "gvisor", reason);

@@ -4,9 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::{
+use crate::common::{
     bench::{Bench, await_failure, await_ready, kind, workload_executable},
     dataset::{rows, sum},
     program::{hog, write_executable},
@@ -146,7 +144,7 @@ fn files_are_shared_copied_or_below_a_layer_before_the_launch() {
 #[test]
 fn pinned_instances_stay_on_their_cpu_and_conditions_are_written_down() {
     const TEST: &str = "pinned_instances_stay_on_their_cpu_and_conditions_are_written_down";
-    if common::probes(TEST, sandscope::probe::Options::default()).is_none() {
+    if crate::common::probes(TEST, sandscope::probe::Options::default()).is_none() {
         return;
     }
     let last = std::thread::available_parallelism().unwrap().get() - 1;

@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::{probes, spawn_in_scope};
+use crate::common::{probes, spawn_in_scope};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use sandscope::{
     probe::{Options, Probes},

@@ -5,8 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
+use crate::common::{
+    dataset::{Row, parts, rows, sum},
+    disturbance::undisturbed,
+    program::{hog, printing, write_executable},
+};
 use anyhow::ensure;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -14,11 +17,6 @@ use bollard::{
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
     },
-};
-use common::{
-    dataset::{Row, parts, rows, sum},
-    disturbance::undisturbed,
-    program::{hog, printing, write_executable},
 };
 use sandscope::{
     probe::{Limits, Options},
@@ -160,7 +158,7 @@ fn of<'a>(rows: &'a [Row], instance: &str) -> Vec<&'a Row> {
 /// Three cold starts: they are explained to the last nanosecond, everybody has rows of its own, and nothing is left. The response
 /// waits for each role of `path` in every start; for those `beside` it only where they are late.
 fn explain_and_leave_nothing(test: &str, kind: &str, path: &[&str], beside: &[&str]) {
-    if !has(test, kind) || common::probes(test, Options::default()).is_none() {
+    if !has(test, kind) || crate::common::probes(test, Options::default()).is_none() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -247,7 +245,7 @@ fn with_crun_everybody_has_a_share_of_the_time() {
 #[test]
 fn docker_takes_longer_than_the_runtime_that_it_starts() {
     const TEST: &str = "docker_takes_longer_than_the_runtime_that_it_starts";
-    if !has(TEST, "docker-runc") || !has(TEST, "runc") || common::probes(TEST, Options::default()).is_none() {
+    if !has(TEST, "docker-runc") || !has(TEST, "runc") || crate::common::probes(TEST, Options::default()).is_none() {
         return;
     }
     undisturbed(|| {
@@ -286,7 +284,7 @@ fn flooder(folder: &Path) -> String {
 
 /// Attaches to a container that nobody of ours has started or waits for, twice; the second time the daemon ends it meanwhile.
 fn attach_until_it_is_gone(id: &str, home: &Path) {
-    if common::aggregate("attach_until_it_is_gone", Limits { threads: 8, vcpus: 1, exits: 8 }).is_none() {
+    if crate::common::aggregate("attach_until_it_is_gone", Limits { threads: 8, vcpus: 1, exits: 8 }).is_none() {
         return;
     }
     let target = format!("container:{id}");

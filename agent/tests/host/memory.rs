@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod common;
-
-use common::subject;
+use crate::common::subject;
 use sandscope::{
     measure::memory::{
         footprint::is_alive,
@@ -239,7 +237,7 @@ fn floor(options: &str) -> Told {
 #[test]
 fn pages_of_guests_are_counted_exactly() {
     const TEST: &str = "pages_of_guests_are_counted_exactly";
-    if let Err(reason) = common::bench::kind("kvm-floor") {
+    if let Err(reason) = crate::common::bench::kind("kvm-floor") {
         sandscope::testing::skip(TEST, "kvm-floor", reason);
         return;
     }

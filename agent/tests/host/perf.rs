@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
-mod common;
-
-use common::{probes, spawn_in_scope, subject};
+use crate::common::{probes, spawn_in_scope, subject};
 use sandscope::probe::{Options, Record, Recording};
 use sandscope_ebpf::event::Kind;
 use std::{

@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print, also in its helpers")]
 
 mod bucket;
-mod common;
 
-use common::dataset::{parts, rows, sum};
+use crate::common::dataset::{parts, rows, sum};
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Pid, Signal, geteuid, kill_process},
@@ -226,7 +225,7 @@ fn a_full_disk_ends_the_run_with_its_reason() {
 #[test]
 fn records_that_found_no_room_are_counted_written_and_shown() {
     const TEST: &str = "records_that_found_no_room_are_counted_written_and_shown";
-    if common::probes(TEST, Options::default()).is_none() {
+    if crate::common::probes(TEST, Options::default()).is_none() {
         return;
     }
     let home = tempfile::tempdir().unwrap();

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
-mod common;
-
-use common::dataset::{Row, rows, sum};
+use crate::common::dataset::{Row, rows, sum};
 use std::process::{Command, Output};
 
 /// Instances of each sandbox.
@@ -21,7 +19,7 @@ fn run(arguments: &[&str]) -> Output {
 
 /// The sandboxes that this host can run; the others are reported as skipped.
 fn runnable(test: &str) -> Vec<&'static str> {
-    let can_run = |kind: &&str| match common::bench::kind(kind) {
+    let can_run = |kind: &&str| match crate::common::bench::kind(kind) {
         Ok(_) => true,
         Err(reason) => {
             sandscope::testing::skip(test, kind, reason);
@@ -126,7 +124,7 @@ fn ten_instances_of_each_sandbox_have_footprints_and_every_byte_that_the_host_lo
 #[test]
 fn what_ksm_made_of_instances_is_followed_and_its_settings_are_restored() {
     const TEST: &str = "what_ksm_made_of_instances_is_followed_and_its_settings_are_restored";
-    if let Err(reason) = common::bench::kind("kvm-floor") {
+    if let Err(reason) = crate::common::bench::kind("kvm-floor") {
         sandscope::testing::skip(TEST, "kvm-floor", reason);
         return;
     }
