@@ -7,7 +7,10 @@ use super::{Found, Opening, Subject, Window};
 use crate::probe::{Aggregate, Followed};
 use anyhow::{Context, Result, ensure};
 use sandscope_ebpf::map::Membership;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Time between two looks: as long as that while little happens, and as short when threads come and go quickly.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -26,8 +29,8 @@ pub struct Attached {
 struct Watched {
     found: Found,
     scope: u16,
-    /// Threads of it that were there at the last look.
-    threads: BTreeSet<u32>,
+    /// Threads that were in its control groups at the last look.
+    known: BTreeSet<u32>,
     opening: Opening,
 }
 
@@ -50,13 +53,21 @@ impl Attached {
         aggregate.attach().context("can't attach the probes")?;
         let mut targets = Vec::new();
         for (scope, found) in (1..).zip(found) {
-            let mut threads = BTreeSet::new();
+            let mut known = BTreeSet::new();
             // Until a whole look finds none that is new: what a thread makes before it is in scope is not followed.
-            while seed(&found, scope, &mut threads, &mut aggregate)? {}
+            loop {
+                let mut threads = found.members.threads();
+                threads.retain(|tid, _| !known.contains(tid));
+                if threads.is_empty() {
+                    break;
+                }
+                known.extend(threads.keys());
+                seed(threads, scope, &mut aggregate)?;
+            }
             let subject = Subject { name: found.name.clone(), scope, roles: &[], thread_roles: &[] };
             let processes = found.members.processes().into_iter().map(i32::cast_unsigned).collect();
             let opening = Opening::open(subject, &processes, &aggregate)?;
-            targets.push(Watched { found, scope, threads, opening });
+            targets.push(Watched { found, scope, known, opening });
         }
         Ok(Self { aggregate, targets, until_next_look: FIRST_LOOK })
     }
@@ -68,19 +79,22 @@ impl Attached {
     /// When the kernel refuses to change a map.
     pub fn look(&mut self) -> Result<(Duration, bool)> {
         let filled = self.aggregate.fill();
-        let ended = self.aggregate.take_ended()?;
+        let (ended, living) = self.aggregate.take_ended()?;
         let grown = self.aggregate.fill() - if ended.threads.is_empty() { filled } else { 0.0 };
         let (shortest, longest) = LOOKS;
         let next = if grown > CALM { self.until_next_look / 2 } else { self.until_next_look * 2 };
         self.until_next_look = next.clamp(shortest, longest);
         let mut is_alive = false;
-        for target in &mut self.targets {
+        for Watched { found, scope, known, opening } in &mut self.targets {
             if !ended.is_empty() {
-                target.opening.note_ended(&ended);
+                opening.note_ended(&ended);
             }
-            seed(&target.found, target.scope, &mut target.threads, &mut self.aggregate)?;
-            is_alive |= !target.threads.is_empty();
+            let joined = found.members.joined(known);
+            is_alive |= living.contains(scope) || !joined.is_empty();
+            seed(joined, *scope, &mut self.aggregate)?;
         }
+        // One to which nothing has happened yet, or for which there was no room, is seen by looking alone.
+        let is_alive = is_alive || self.targets.iter().any(|target| !target.found.members.threads().is_empty());
         Ok((self.until_next_look, is_alive))
     }
 
@@ -102,18 +116,13 @@ impl Attached {
     }
 }
 
-/// Puts the threads of a target into its scope that are not, and takes `threads` for those that are there now; says whether any was
-/// new.
-fn seed(found: &Found, scope: u16, threads: &mut BTreeSet<u32>, aggregate: &mut Aggregate) -> Result<bool> {
-    let now = found.members.threads();
-    let mut is_new = false;
-    for (&tid, &pid) in now.iter().filter(|(tid, _)| !threads.contains(tid)) {
-        is_new = true;
+/// Puts threads into a scope that are in none.
+fn seed(threads: BTreeMap<u32, u32>, scope: u16, aggregate: &mut Aggregate) -> Result<()> {
+    for (tid, pid) in threads {
         // One that a member has made, or that has joined, is in scope and may have counts.
         if !aggregate.membership(tid).is_recorded() {
             aggregate.seed(tid, pid, Membership::member(scope))?;
         }
     }
-    *threads = now.into_keys().collect();
-    Ok(is_new)
+    Ok(())
 }

@@ -35,12 +35,22 @@ impl Members {
                 threads.extend(threads_of(pid.cast_unsigned()).into_iter().map(|tid| (tid, pid.cast_unsigned())));
             }
         }
-        let grouped: BTreeSet<u32> = self.groups.iter().flat_map(|group| group.threads()).collect();
+        let grouped: BTreeSet<u32> = self.groups.iter().flat_map(ControlGroup::threads).collect();
         for tid in grouped {
             let Some(pid) = process_of(tid).filter(|pid| !own.contains(&pid.cast_signed())) else { continue };
             threads.entry(tid).or_insert(pid);
         }
         threads
+    }
+
+    /// Threads that are in its control groups now and were not when `known` was written, each with its process; `known` is what is there
+    /// now. What descends from members is followed without being looked for.
+    pub fn joined(&self, known: &mut BTreeSet<u32>) -> BTreeMap<u32, u32> {
+        let grouped: BTreeSet<u32> = self.groups.iter().flat_map(ControlGroup::threads).collect();
+        let new = grouped.difference(known).filter_map(|&tid| Some((tid, process_of(tid)?)));
+        let new = new.filter(|(_, pid)| pid.cast_signed() != own_pid()).collect();
+        *known = grouped;
+        new
     }
 
     /// Its processes that are there now.

@@ -23,6 +23,9 @@ use tokio::time::Instant;
 /// How much longer than it should take the window may take before the instance has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often places of threads that have ended are given back.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How long, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watching {
@@ -84,7 +87,7 @@ impl Watching {
         &self,
         trial: &mut Trial,
         stage: &Stage,
-        aggregate: &Aggregate,
+        aggregate: &mut Aggregate,
         subject: &Subject,
     ) -> Result<Window> {
         let deadline = Instant::now() + self.settle + self.window + PATIENCE;
@@ -96,9 +99,14 @@ impl Watching {
             roles: instance.roles(),
             thread_roles: instance.thread_roles(),
         };
-        let opening = Opening::open(watched, &BTreeSet::new(), aggregate)?;
+        let mut opening = Opening::open(watched, &BTreeSet::new(), aggregate)?;
         let start_ns = monotonic_ns();
-        trial.unless_it_fails(stage, deadline, tokio::time::sleep(self.window)).await?;
+        let end = Instant::now() + self.window;
+        while Instant::now() < end {
+            trial.unless_it_fails(stage, deadline, tokio::time::sleep_until(end.min(Instant::now() + LOOK))).await?;
+            // So that a sandbox that starts processes without end does not run out of places.
+            opening.note_ended(&aggregate.take_ended()?.0);
+        }
         let window = opening.close(aggregate)?;
         let cost = Figure::Ns((window.cost().ratio * 1e9) as u64);
         trial.took(Taken::measured("idle", Action::Watch, (start_ns, monotonic_ns()), cost));

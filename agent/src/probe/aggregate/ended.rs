@@ -11,7 +11,7 @@ use sandscope_ebpf::{
     map::Membership,
     sums::{PreemptionKey, Preemptions, State, Thread, WakeKey, Wakes},
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A thread is taken when it has ended this long ago: its last event is over by then.
 const OVER_NS: u64 = 1_000_000;
@@ -56,20 +56,22 @@ impl Ended {
 }
 
 impl Aggregate {
-    /// Takes what is known of threads that have ended when places become rare. vCPUs stay.
+    /// Takes what is known of threads that have ended when places become rare. vCPUs stay. Also says which scopes have a thread that has
+    /// not ended.
     ///
     /// # Errors
     /// When the kernel refuses to change a map.
-    pub fn take_ended(&mut self) -> Result<Ended> {
+    pub fn take_ended(&mut self) -> Result<(Ended, BTreeSet<u16>)> {
         let now = monotonic_ns();
         let mut ended = HashMap::new();
+        let mut living = BTreeSet::new();
         let mut in_use = 0;
         for slot in 1..self.threads.len() {
-            let Some((tid, state)) = self.state_of(slot) else { continue };
-            in_use += usize::from(tid != 0);
-            if tid != 0
-                && state == State::Dead as u32
-                && let Some(thread) = self.threads.read(slot)
+            let Some((_, membership, state)) = self.state_of(slot).filter(|(tid, ..)| *tid != 0) else { continue };
+            in_use += 1;
+            if state != State::Dead as u32 {
+                living.insert(membership.scope());
+            } else if let Some(thread) = self.threads.read(slot)
                 && thread.vcpu == 0
                 && now.saturating_sub(thread.since_ns) > OVER_NS
             {
@@ -90,7 +92,7 @@ impl Aggregate {
             }
         }
         self.in_use -= ended.len();
-        Ok(Ended { threads: ended, wakes, preemptions })
+        Ok((Ended { threads: ended, wakes, preemptions }, living))
     }
 
     /// Part of the places for threads that were in use at the last look.
@@ -130,18 +132,22 @@ impl Aggregate {
         Ok(taken)
     }
 
-    /// Number and state of the thread that has a slot.
-    fn state_of(&self, slot: u32) -> Option<(u32, u32)> {
+    /// Number, membership and state of the thread that has a slot.
+    fn state_of(&self, slot: u32) -> Option<(u32, Membership, u32)> {
         let element = self.threads.at(slot)?.as_ptr();
         // SAFETY: inside of the element.
         let tid = unsafe { &raw const (*element).tid };
+        // SAFETY: as above.
+        let membership = unsafe { &raw const (*element).membership };
         // SAFETY: as above.
         let state = unsafe { &raw const (*element).state };
         // SAFETY: aligned and valid as long as `self`; a word that programs write as a whole.
         let tid = unsafe { tid.read_volatile() };
         // SAFETY: as above.
+        let membership = unsafe { membership.read_volatile() };
+        // SAFETY: as above.
         let state = unsafe { state.read_volatile() };
-        Some((tid, state))
+        Some((tid, Membership(membership), state))
     }
 }
 
