@@ -46,7 +46,8 @@ def summary(columns, table):
     names = [column["name"] for column in table["columns"]]
     if sorted(columns) != sorted([*names, "run"]):
         raise SystemExit(f"{table['name']} has the columns {sorted(columns)}, not {sorted(names)} and run")
-    numeric = [column["name"] for column in table["columns"] if column["type"] != "string"]
+    types = {column["name"]: column["type"] for column in table["columns"]}
+    numeric = [name for name in names if types[name] != "string" and not types[name].startswith("timestamp")]
     nulls = {name: sum(value is None for value in columns[name]) for name in names}
     return {
         "rows": len(columns["run"]),

@@ -3,7 +3,7 @@
 use super::{BadRequest, Interrupted, output::Output, print, privilege, run::interruption};
 use crate::{
     correlate::Names,
-    host::clock::unix_ns,
+    host::{clock::unix_ns, pid_namespace},
     probe::{Aggregate, Limits},
     record::{Dataset, Manifest, Outcome, tables},
     report::{memory::ContentReport, window::WindowReport},
@@ -82,8 +82,11 @@ async fn attach(arguments: &Arguments) -> Result<ExitCode> {
     let guest = arguments.guest_symbols.as_deref().map(GuestSymbols::read).transpose().map_err(bad)?;
     let found = arguments.target.find().await.map_err(bad)?;
     let aggregate = Aggregate::load(Limits::default()).map_err(|error| {
-        let needs = "attaching needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN";
-        let needs = if rustix::process::geteuid().is_root() { String::new() } else { format!(" ({needs})") };
+        // Inside of a pid namespace no privilege helps.
+        let needs = match pid_namespace::check() {
+            Ok(()) => ": attaching needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
+            Err(_) => "",
+        };
         BadRequest(format!("{error}{needs}; `sandscope doctor` says more"))
     })?;
     let mut manifest = Manifest::new("attach", 0);

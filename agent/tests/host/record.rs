@@ -401,7 +401,7 @@ fn a_kill_leaves_whole_instances_in_readable_files() {
     for _ in 0..40 {
         let out = scratch();
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "writer_to_be_killed", "--nocapture"])
+            .args(["--exact", "record::writer_to_be_killed", "--nocapture"])
             .env(KILLED_OUT, out.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
