@@ -7,7 +7,7 @@ use crate::{
     probe::Snapshot,
     symbols::Symbols,
 };
-use procfs::process::{MMapPath, Process};
+use procfs::process::{MMapPath, MemoryMap, Process};
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
@@ -24,6 +24,8 @@ const TIME: Duration = Duration::from_millis(100);
 const PARTS: usize = 3;
 /// Part of the looks below which a part is not told.
 const SHOWN: f64 = 0.05;
+/// Letters of the longest name that is shown.
+const LONGEST: usize = 120;
 /// How kernels call the function behind a system call.
 const CALLS: [&str; 5] = ["__x64_sys_", "__arm64_sys_", "__ia32_sys_", "__se_sys_", "__do_sys_"];
 
@@ -103,34 +105,58 @@ fn call_of(functions: &[&str]) -> String {
 
 /// A program that runs, and where it is loaded.
 struct Program {
-    name: String,
     symbols: Symbols,
     /// Its addresses are by this much larger than those in its file.
     moved: u64,
-    /// Where its code is.
-    code: Vec<(u64, u64)>,
+    /// What is mapped where: its own file, and the names of others.
+    mapped: Vec<((u64, u64), Mapped)>,
+}
+
+enum Mapped {
+    Itself,
+    Other(String),
 }
 
 impl Program {
     fn of(pid: u32) -> Option<Self> {
         let process = Process::new(pid.cast_signed()).ok()?;
-        let path = process.exe().ok()?;
-        let maps = process.maps().ok()?;
-        let own: Vec<_> =
-            maps.iter().filter(|map| matches!(&map.pathname, MMapPath::Path(of) if *of == path)).collect();
-        let start = own.iter().find(|map| map.offset == 0)?.address.0;
+        let (path, maps) = (process.exe().ok()?, process.maps().ok()?);
+        let is_own = |map: &MemoryMap| matches!(&map.pathname, MMapPath::Path(of) if *of == path);
+        let start = maps.iter().find(|map| is_own(map) && map.offset == 0)?.address.0;
         let (symbols, moved) = Symbols::loaded_at(Path::new(&format!("/proc/{pid}/exe")), start).unwrap_or_default();
-        let name = path.file_name().map_or_else(|| "own code".into(), |name| name.to_string_lossy().into_owned());
-        Some(Self { name, symbols, moved, code: own.iter().map(|map| map.address).collect() })
+        let named = maps.iter().map(|map| {
+            let what = match &map.pathname {
+                _ if is_own(map) => Mapped::Itself,
+                MMapPath::Path(path) => Mapped::Other(file_name(path)),
+                MMapPath::Vdso => Mapped::Other("vdso".to_owned()),
+                _ => Mapped::Other("code without a file".to_owned()),
+            };
+            (map.address, what)
+        });
+        Some(Self { symbols, moved, mapped: named.collect() })
     }
 
+    /// The function at an address, or the file that it is in, in brackets.
     fn function(&self, address: u64) -> String {
-        if !self.code.iter().any(|(start, end)| (*start..*end).contains(&address)) {
-            return format!("[a library of {}]", self.name);
+        let at = self.mapped.iter().find(|((start, end), _)| (*start..*end).contains(&address));
+        match at.map(|(_, what)| what) {
+            Some(Mapped::Itself) => {
+                let function = self.symbols.function(address.wrapping_sub(self.moved));
+                function.map_or_else(|| "own code".to_owned(), shown)
+            }
+            Some(Mapped::Other(name)) => format!("[{name}]"),
+            None => "own code".to_owned(),
         }
-        let function = self.symbols.function(address.wrapping_sub(self.moved));
-        function.map_or_else(|| format!("[{}]", self.name), str::to_owned)
     }
+}
+
+fn file_name(path: &Path) -> String {
+    shown(&path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// A name that somebody else gave, so that it can't steer a terminal or fill a screen.
+fn shown(name: &str) -> String {
+    name.chars().take(LONGEST).map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 
 #[cfg(test)]
