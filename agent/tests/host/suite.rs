@@ -248,7 +248,8 @@ fn files_and_block_requests_are_exact(out: &Path, sandbox_of: &BTreeMap<&str, &s
             let expected = pages * 4096..=(pages + again) * 4096 + pages * 4096 / 100;
             assert!(expected.contains(&from_disk), "{id}: {from_disk} bytes from the disk for {pages} pages");
         } else {
-            assert!((0..=again).contains(&misses), "{id}: {misses} misses, {again} reclaimed");
+            // Others may have thrown out some pages of the file meanwhile, which the kernel counts nowhere.
+            assert!((0..=again + pages / 100).contains(&misses), "{id}: {misses} misses, {again} reclaimed");
             assert_eq!(number("hit_bytes"), (number("read_bytes") - misses * 4096).max(0), "{id}");
         }
         checked += 1;
