@@ -28,7 +28,12 @@ impl Members {
     /// Its threads that are there now, each with its process. What has ended and is not taken notice of is no thread.
     pub fn threads(&self) -> BTreeMap<u32, u32> {
         let parents = parents();
-        let own = descendants([own_pid()].into(), &parents);
+        let mut own = descendants([own_pid()].into(), &parents);
+        // Who names something that this process has started means it.
+        let named = self.roots.iter().filter(|&&root| root != own_pid() && own.contains(&root)).copied().collect();
+        for pid in descendants(named, &parents) {
+            own.remove(&pid);
+        }
         let mut threads = BTreeMap::new();
         if !self.roots.is_empty() {
             for pid in descendants(self.roots.clone(), &parents).difference(&own) {
@@ -124,6 +129,7 @@ mod tests {
         assert_eq!(parent, own_pid());
         assert!(descendants([parent].into(), &parents()).contains(&pid));
         assert!(Members::tree(parent).threads().is_empty(), "this process and what it starts");
+        assert_eq!(Members::tree(pid).processes(), [pid].into(), "it is named");
         let above = parents()[&parent];
         let seen = Members::tree(above).processes();
         assert!(!seen.contains(&parent) && !seen.contains(&pid), "{seen:?}");
