@@ -1,11 +1,10 @@
 //! Threads of the kernel that work for one sandbox, and what the host takes or spends besides: they are in no cgroup of it.
 
+use super::run_time;
 use std::{collections::BTreeSet, fs};
 
 /// Names of such threads, each followed by the number of the process that they work for.
 const HELPERS: [&str; 3] = ["kvm-pit/", "vhost-", "kvm-nx-lpage-recovery-"];
-/// The flag of the kernel's threads (`PF_KTHREAD`). Anybody may have their names, but not this.
-const OF_KERNEL: u32 = 0x0020_0000;
 
 /// The kernel's threads that work for one of these processes alone. Kernels since 6.4 make `vhost` threads of the process itself.
 pub fn of(processes: &BTreeSet<u32>) -> Vec<u32> {
@@ -20,8 +19,7 @@ pub fn of(processes: &BTreeSet<u32>) -> Vec<u32> {
 }
 
 fn is_of_kernel(tid: u32) -> bool {
-    let stat = procfs::process::Process::new(tid.cast_signed()).and_then(|process| process.stat());
-    stat.is_ok_and(|stat| stat.flags & OF_KERNEL != 0)
+    run_time::status(tid, tid).is_some_and(|status| status.flags & run_time::OF_KERNEL != 0)
 }
 
 /// Number of the process that a thread of this name works for.

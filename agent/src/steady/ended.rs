@@ -35,27 +35,53 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Adds what has ended; `who` tells who each thread was.
-    pub(super) fn add(&mut self, ended: &Ended, who: impl Fn(&Thread) -> Who) {
+    /// Adds what has ended, of those threads that have a name, by their slots.
+    pub(super) fn add(&mut self, ended: &Ended, names: &HashMap<u32, Who>) {
         let mut slots = HashMap::new();
-        for (&slot, thread) in &ended.threads {
-            slots.insert(slot, self.add_thread(thread, who(thread)));
+        for (slot, thread) in &ended.threads {
+            if let Some(who) = names.get(slot) {
+                slots.insert(*slot, self.add_thread(thread, who.clone()));
+            }
         }
-        let new = |slot: u32| slots.get(&slot).copied().unwrap_or(slot);
+        self.follow(&slots);
+        // Nothing of those that have ended and are not counted; and what is done to one that lives stays with it.
+        let new = |slot: u32| match slots.get(&slot) {
+            Some(sum) => Some(*sum),
+            None => (!ended.threads.contains_key(&slot)).then_some(slot),
+        };
         for (key, wakes) in &ended.wakes {
+            let Some(slot) = new(key.slot.into()) else { continue };
             let waker_tid = if key.waker_tid == 0 { 0 } else { self.waker(wakes.waker_comm) };
-            let slot = u16::try_from(new(key.slot.into())).unwrap_or(u16::MAX);
-            let sum = self.wakes.entry(WakeKey { waker_tid, slot, ..*key });
-            let sum = sum.or_insert(Wakes { count: 0, slept_ns: 0, on_cpu_after_ns: 0, ..*wakes });
-            sum.count += wakes.count;
-            sum.slept_ns += wakes.slept_ns;
-            sum.on_cpu_after_ns += wakes.on_cpu_after_ns;
+            self.add_wakes(WakeKey { waker_tid, slot: narrow(slot), ..*key }, wakes);
         }
         for (key, preemptions) in &ended.preemptions {
+            let Some(slot) = new(key.slot) else { continue };
             let by_tid = if key.by_tid == 0 { 0 } else { self.waker(preemptions.by_comm) };
-            let sum = self.preemptions.entry(PreemptionKey { slot: new(key.slot), by_tid });
-            sum.or_insert(Preemptions { count: 0, ..*preemptions }).count += preemptions.count;
+            self.add_preemptions(PreemptionKey { slot, by_tid }, preemptions);
         }
+    }
+
+    /// What was done to these by others that had ended before goes with them: their slots will be those of others.
+    fn follow(&mut self, slots: &HashMap<u32, u32>) {
+        let moved: Vec<_> = self.wakes.extract_if(|key, _| slots.contains_key(&key.slot.into())).collect();
+        for (key, wakes) in moved {
+            self.add_wakes(WakeKey { slot: narrow(slots[&key.slot.into()]), ..key }, &wakes);
+        }
+        let moved: Vec<_> = self.preemptions.extract_if(|key, _| slots.contains_key(&key.slot)).collect();
+        for (key, preemptions) in moved {
+            self.add_preemptions(PreemptionKey { slot: slots[&key.slot], ..key }, &preemptions);
+        }
+    }
+
+    fn add_wakes(&mut self, key: WakeKey, wakes: &Wakes) {
+        let sum = self.wakes.entry(key).or_insert(Wakes { count: 0, slept_ns: 0, on_cpu_after_ns: 0, ..*wakes });
+        sum.count += wakes.count;
+        sum.slept_ns += wakes.slept_ns;
+        sum.on_cpu_after_ns += wakes.on_cpu_after_ns;
+    }
+
+    fn add_preemptions(&mut self, key: PreemptionKey, preemptions: &Preemptions) {
+        self.preemptions.entry(key).or_insert(Preemptions { count: 0, ..*preemptions }).count += preemptions.count;
     }
 
     /// The snapshot with these sums in it, and who they are.
@@ -100,6 +126,11 @@ impl Sums {
     }
 }
 
+/// A slot as the kernel's keys have it: all are below [`FIRST_SLOT`] and [`MOST_NAMES`] more.
+fn narrow(slot: u32) -> u16 {
+    u16::try_from(slot).unwrap_or(u16::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +153,7 @@ mod tests {
     fn a_hundred_thousand_of_one_name_are_one_row_and_none_of_their_time_is_lost() {
         let mut sums = Sums::default();
         for number in 0..100_000 {
-            sums.add(&ended(number % 1000, 300, b"sh"), |_| who("true"));
+            sums.add(&ended(number % 1000, 300, b"sh"), &[(number % 1000, who("true"))].into());
         }
         let mut counted = Snapshot::empty();
         let mut names = BTreeMap::new();
@@ -139,7 +170,7 @@ mod tests {
     fn names_without_end_share_one_row() {
         let mut sums = Sums::default();
         for number in 0..10_000u32 {
-            sums.add(&ended(1, 7, &number.to_le_bytes()), |_| who(&format!("n{number}")));
+            sums.add(&ended(1, 7, &number.to_le_bytes()), &[(1, who(&format!("n{number}")))].into());
         }
         assert_eq!(sums.threads.len(), MOST_NAMES + 1);
         assert_eq!(sums.threads.values().map(|(thread, _)| thread.on_cpu_ns).sum::<u64>(), 70_000);
@@ -151,10 +182,35 @@ mod tests {
         let mut sums = Sums::default();
         let mut of_living = ended(3, 0, b"cron");
         of_living.threads.clear();
-        sums.add(&of_living, |_| who("never asked"));
+        sums.add(&of_living, &HashMap::new());
         let mut counted = Snapshot::empty();
         counted.threads.insert(3, Thread::zeroed());
         sums.add_to(&mut counted, &mut BTreeMap::new());
         assert_eq!(counted.wakes.keys().map(|key| key.slot).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn it_goes_with_that_one_when_it_ends_and_not_to_who_has_its_slot_then() {
+        let mut sums = Sums::default();
+        let mut of_living = ended(3, 0, b"cron");
+        of_living.threads.clear();
+        sums.add(&of_living, &HashMap::new());
+        sums.add(&ended(3, 10, b"cron"), &[(3, who("sh"))].into());
+        let mut counted = Snapshot::empty();
+        counted.threads.insert(3, Thread::zeroed());
+        sums.add_to(&mut counted, &mut BTreeMap::new());
+        let [(key, wakes)] = counted.wakes.iter().collect::<Vec<_>>()[..] else { panic!("one row") };
+        assert_eq!((u32::from(key.slot), wakes.count), (FIRST_SLOT, 2));
+        assert_eq!(counted.preemptions.keys().map(|key| key.slot).collect::<Vec<_>>(), [FIRST_SLOT]);
+    }
+
+    #[test]
+    fn of_those_that_are_not_counted_nothing_is_kept() {
+        let mut sums = Sums::default();
+        sums.add(&ended(3, 10, b"cron"), &HashMap::new());
+        let mut counted = Snapshot::empty();
+        counted.threads.insert(3, Thread::zeroed());
+        sums.add_to(&mut counted, &mut BTreeMap::new());
+        assert!(counted.wakes.is_empty() && counted.preemptions.is_empty());
     }
 }

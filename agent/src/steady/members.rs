@@ -3,7 +3,10 @@
 //!
 //! What sandscope itself is, or has started, belongs to no target: it would be in its own figures.
 
-use crate::{host::control_group::ControlGroup, measure::run_time};
+use crate::{
+    host::control_group::ControlGroup,
+    measure::{memory::living::lives, run_time},
+};
 use procfs::process::all_processes;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,7 +73,7 @@ pub(super) fn threads_of(pid: u32) -> BTreeSet<u32> {
     let numbers = tasks.filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok());
     let mut threads: BTreeSet<u32> = numbers.collect();
     // Only the first stays when it ends before the others.
-    if threads.contains(&pid) && matches!(run_time::state(pid, pid), None | Some('Z' | 'X')) {
+    if threads.contains(&pid) && !run_time::status(pid, pid).is_some_and(|status| lives(status.state)) {
         threads.remove(&pid);
     }
     threads

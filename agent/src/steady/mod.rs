@@ -176,24 +176,37 @@ impl Opening {
         if ended.is_empty() {
             return;
         }
-        let mut ended_since_tick = ended.clone();
-        match &mut self.last {
-            Some(last) => last.give_up(&mut ended_since_tick),
-            None => self.before.clone().give_up(&mut ended_since_tick),
-        }
-        let mut ended = ended;
-        self.before.give_up(&mut ended);
-        let counted = |ended: &mut Ended| ended.threads.retain(|_, thread| self.is_counted(thread));
-        counted(&mut ended);
-        counted(&mut ended_since_tick);
-        // Of threads that have ended nothing tells any more what they ran.
-        let machines = Machines::among([]);
-        let mut sums = std::mem::take(&mut self.ended);
-        sums.add(&ended, |thread| self.who(thread, &machines));
-        self.ended = sums;
-        let mut sums = std::mem::take(&mut self.ended_since_tick);
-        sums.add(&ended_since_tick, |thread| self.who(thread, &machines));
-        self.ended_since_tick = sums;
+        let names = self.who_ended(&ended);
+        let mut since_opening = ended.clone();
+        self.before.give_up(&mut since_opening);
+        self.ended.add(&since_opening, &names);
+        let since_tick = match &mut self.last {
+            Some(last) => {
+                let mut since_tick = ended;
+                last.give_up(&mut since_tick);
+                since_tick
+            }
+            None => since_opening,
+        };
+        self.ended_since_tick.add(&since_tick, &names);
+    }
+
+    /// Who those are that are counted of the threads that have ended, by their slots. Of a thread that has ended nothing is left to be
+    /// asked for but its name; its process may live, and is asked once.
+    fn who_ended(&self, ended: &Ended) -> HashMap<u32, Who> {
+        let mut roles: HashMap<u32, Option<&'static str>> = HashMap::new();
+        let counted = ended.threads.iter().filter(|(_, thread)| self.is_counted(thread));
+        let named = counted.map(|(&slot, thread)| {
+            let comm = printable(&thread.comm);
+            let of_process = roles.entry(thread.tgid).or_insert_with(|| process_role(self.subject.roles, thread.tgid));
+            let role = self.role_by_name(&comm).or(*of_process).map_or_else(|| comm.clone(), str::to_owned);
+            (slot, Who { comm, role, vcpu: None, syscall: None, threads: 1 })
+        });
+        named.collect()
+    }
+
+    fn role_by_name(&self, comm: &str) -> Option<&'static str> {
+        self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins)).map(|rule| rule.role)
     }
 
     /// What has happened since the last tick, or since the window was opened; it stays open. Counters of the processor are left
@@ -268,7 +281,7 @@ impl Opening {
         if !is_unseen && (thread.state != State::Running as u32 || open_ns < LONG_ON_CPU_NS) {
             return;
         }
-        let Some(state) = run_time::state(thread.tgid, thread.tid) else { return };
+        let Some(run_time::Status { state, .. }) = run_time::status(thread.tgid, thread.tid) else { return };
         if !is_unseen && state == 'R' {
             return;
         }
@@ -300,12 +313,12 @@ impl Opening {
         if self.helpers.contains(&thread.tid) {
             return Who { comm, role: HELPER.to_owned(), vcpu: None, syscall, threads: 1 };
         }
-        let by_name = self.subject.thread_roles.iter().find(|rule| comm.starts_with(rule.begins));
         let known = machines.know(thread, &comm);
         let by_fact = known.map(|known| known.role);
         // What the kernel made is in no call of its own, though the one that its maker was in can be read.
         let syscall = syscall.filter(|_| by_fact != Some(HELPER));
-        let role = by_name.map(|rule| rule.role).or(by_fact).or_else(|| process_role(self.subject.roles, thread.tgid));
+        let by_name = self.role_by_name(&comm).or(by_fact);
+        let role = by_name.or_else(|| process_role(self.subject.roles, thread.tgid));
         let role = role.map_or_else(|| comm.clone(), str::to_owned);
         Who { comm, role, vcpu: known.and_then(|known| known.vcpu), syscall, threads: 1 }
     }

@@ -4,6 +4,7 @@
 //! says that it is. Only where a process has the vCPUs of a virtual machine open do the names that VMMs give their threads say which of
 //! them is one, and only while it runs its guest without end: one that waits in the kernel can be seen to.
 
+use crate::measure::run_time::{self, OF_KERNEL, Status};
 use procfs::process::{FDTarget, Process};
 use sandscope_ebpf::sums::Thread;
 use std::{collections::BTreeMap, fs};
@@ -24,8 +25,7 @@ const EMULATOR: &str = "qemu-";
 const EMULATES: &str = "/TCG";
 const EMULATES_ALL: &str = "ALL CPUs/TCG";
 
-/// Flags of a thread: made by the kernel for itself, for a process of users (vhost since 6.4), and of those for `io_uring`.
-const OF_KERNEL: u64 = 0x0020_0000;
+/// Flags of a thread that the kernel made for a process of users (vhost since 6.4), and of those for `io_uring`.
 const FOR_USER: u64 = 0x4000;
 const FOR_IO_URING: u64 = 0x10;
 
@@ -122,15 +122,8 @@ fn is_digit(letter: char) -> bool {
 
 /// Whether the kernel made this thread of a process, for vhost or for KVM; not for `io_uring`, which is the process' own doing.
 fn is_made_by_kernel(pid: u32, tid: u32) -> bool {
-    let flags = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok().and_then(|stat| flags(&stat));
-    flags.is_some_and(|flags| flags & OF_KERNEL != 0 || flags & (FOR_USER | FOR_IO_URING) == FOR_USER)
-}
-
-/// The flags in the `stat` file of a thread.
-fn flags(stat: &[u8]) -> Option<u64> {
-    // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags.
-    let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    std::str::from_utf8(stat.get(after..)?).ok()?.split_ascii_whitespace().nth(6)?.parse().ok()
+    run_time::status(pid, tid)
+        .is_some_and(|Status { flags, .. }| flags & OF_KERNEL != 0 || flags & (FOR_USER | FOR_IO_URING) == FOR_USER)
 }
 
 #[cfg(test)]
@@ -196,11 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_whatever_the_name_is() {
-        assert_eq!(flags(b"12 (a b) R 1 (c) S 1 12 12 0 -1 16384 0 0"), Some(16384));
-        assert_eq!(flags(b"12 (vhost-9) S 1 12 12 0 -1 4194624 0 0"), Some(4_194_624));
-        assert_eq!(flags(b"12 (x"), None);
-        assert_eq!(flags(b""), None);
+    fn what_the_kernel_made_is_told_by_its_flags() {
         assert!(is_made_by_kernel(2, 2) && !is_made_by_kernel(std::process::id(), std::process::id()));
     }
 }

@@ -16,6 +16,9 @@ use std::collections::{BTreeSet, HashMap};
 /// A thread is taken when it has ended this long ago: its last event is over by then.
 const OVER_NS: u64 = 1_000_000;
 
+/// Time between two looks at the maps of wake-ups and preemptions where no thread has ended.
+const BETWEEN_LOOKS_NS: u64 = 10_000_000_000;
+
 /// Elements of the maps of wake-ups and preemptions that may be in use before those are taken whose other side has ended.
 const ROOM: usize = 8192;
 
@@ -70,7 +73,8 @@ impl Aggregate {
             let Some((_, membership, state)) = self.state_of(slot).filter(|(tid, ..)| *tid != 0) else { continue };
             in_use += 1;
             if state != State::Dead as u32 {
-                living.insert(membership.scope());
+                // A bystander may outlive what it works for.
+                living.extend((!membership.is_bystander()).then_some(membership.scope()));
             } else if let Some(thread) = self.threads.read(slot)
                 && thread.vcpu == 0
                 && now.saturating_sub(thread.since_ns) > OVER_NS
@@ -83,8 +87,13 @@ impl Aggregate {
             ended.clear();
         }
         let is_gone = |slot: u32| ended.contains_key(&slot);
-        let wakes = self.take_wakes(is_gone)?;
-        let preemptions = self.take_preemptions(is_gone)?;
+        let (mut wakes, mut preemptions) = (HashMap::new(), HashMap::new());
+        // Each element is a system call: not at every look, where nothing has ended.
+        if !ended.is_empty() || now.saturating_sub(self.maps_looked_at_ns) > BETWEEN_LOOKS_NS {
+            self.maps_looked_at_ns = now;
+            wakes = self.take_wakes(is_gone)?;
+            preemptions = self.take_preemptions(is_gone)?;
+        }
         for &slot in ended.keys() {
             self.threads.write(slot, Thread::zeroed());
             if let Ok(slot) = u16::try_from(slot) {

@@ -75,6 +75,8 @@ pub struct Aggregate {
     limits: Limits,
     /// Places of threads that were in use at the last look.
     in_use: usize,
+    /// When the maps of wake-ups and preemptions were last looked at for those whose other side has ended.
+    maps_looked_at_ns: u64,
 }
 
 /// A control group that is to be followed.
@@ -110,7 +112,7 @@ impl Aggregate {
         let threads = array(&programs.ebpf, "THREADS", elements(limits.threads)).map_err(failed)?;
         let vcpus = array(&programs.ebpf, "VCPUS", elements(limits.vcpus)).map_err(failed)?;
         let exits = array(&programs.ebpf, "EXITS", elements(limits.exits)).map_err(failed)?;
-        Ok(Self { programs, threads, vcpus, exits, limits, in_use: 0 })
+        Ok(Self { programs, threads, vcpus, exits, limits, in_use: 0, maps_looked_at_ns: monotonic_ns() })
     }
 
     /// What this kernel can't do.
