@@ -50,7 +50,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Room for some hundred sandboxes; 35 MB of the kernel's memory.
+    /// Room for some hundred sandboxes; 49 MB of the kernel's memory.
     fn default() -> Self {
         Self { threads: 16_384, vcpus: 512, exits: 4096 }
     }
