@@ -126,7 +126,8 @@ fn markers(view: &View<'_>, course: &Course) -> Vec<Marker> {
     markers
 }
 
-/// The words of a charge.
+/// The words of a charge. Those of several charges can be the same, such as of two kworkers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Words {
     pub(super) category: String,
     pub(super) role: Option<String>,
@@ -172,26 +173,29 @@ fn attribution(view: &View<'_>, path: &[Element], phases: &[Phase]) -> Vec<table
             *sums.entry((phase, element.task, element.charge)).or_default() += part.end - part.start;
         }
     }
-    let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_unstable_by_key(|&((phase, task, charge), time_ns)| (phase, std::cmp::Reverse(time_ns), task, charge));
+    let mut named: BTreeMap<(usize, Option<usize>, Words), u64> = BTreeMap::new();
+    for ((phase, task, charge), time_ns) in sums {
+        *named.entry((phase, task, Words::of(view, &charge))).or_default() += time_ns;
+    }
+    let mut named: Vec<_> = named.into_iter().collect();
+    named.sort_by_key(|((phase, ..), time_ns)| (*phase, std::cmp::Reverse(*time_ns)));
+    let mut named = named.into_iter().peekable();
     let mut rows: Vec<tables::Attribution> = Vec::new();
     for (number, phase) in phases.iter().enumerate() {
-        let of_phase = sums.iter().filter(|((of, ..), _)| *of == number);
-        rows.extend(of_phase.map(|((_, task, charge), time_ns)| {
-            let Words { category, role, syscall, object, detail, stack } = Words::of(view, charge);
-            let thread = task.map(thread_number);
-            tables::Attribution {
+        while let Some(((_, task, words), time_ns)) = named.next_if(|((of, ..), _)| *of == number) {
+            let Words { category, role, syscall, object, detail, stack } = words;
+            rows.push(tables::Attribution {
                 phase: phase.name.to_owned(),
                 category,
                 role,
-                thread,
+                thread: task.map(thread_number),
                 syscall,
                 object,
                 detail,
                 stack,
-                time_ns: *time_ns,
-            }
-        }));
+                time_ns,
+            });
+        }
         // A row for what is not explained even when that is nothing: its absence must not look like an answer.
         let explained = |row: &tables::Attribution| row.phase != phase.name || row.category != "unattributed";
         if rows.iter().all(explained) {

@@ -138,6 +138,25 @@ fn a_start_has_these_rows() {
 }
 
 #[test]
+fn stretches_that_read_the_same_are_one_row() {
+    let waits = |at_ns: u64, waker: &[u8]| {
+        [
+            leaves_in(WRITE, at_ns, switch(at_ns + 5, PROCESS, INTERRUPTIBLE, STRANGER)),
+            wake(at_ns + 15, PROCESS, WakeCause::Task, 0, waker),
+            switch(at_ns + 18, STRANGER, 0, PROCESS),
+            syscall(at_ns, at_ns + 20, PROCESS, WRITE, 0),
+        ]
+    };
+    let mut records = launch();
+    // Two workers of the kernel, and both are called `kworker`.
+    records.extend(waits(150, b"kworker/0:1").into_iter().chain(waits(200, b"kworker/u8:3")));
+    records.extend([wakes(290, PROCESS, LAUNCHER), switch(292, STRANGER, 0, LAUNCHER)]);
+    let explanation = explained(source(), vec![records], &course(100));
+    let waited: Vec<_> = told(explanation.attribution()).into_iter().filter(|row| row.0 == "outside").collect();
+    assert_eq!(waited, [("outside", "runtime", "write", "", 20)]);
+}
+
+#[test]
 fn looks_at_own_code_are_counted_by_where_it_was_and_those_at_calls_and_waits_are_not() {
     let mut records = start();
     // Own code of the process twice, a system call of its, and the launcher, which is no part of the sandbox.
