@@ -38,9 +38,7 @@ pub(super) fn doubts(counted: &Snapshot, who: &BTreeMap<u32, Who>, cpus: Option<
     let wakeups: u64 = counted.threads.values().map(|thread| thread.wakeups).sum();
     let named: u64 = counted.wakes.values().map(|wakes| wakes.count).sum();
     let unnamed = wakeups.abs_diff(named);
-    // Causes are read after the threads, while both go on.
-    let meanwhile = wakeups as f64 * (counted.reading_ns as f64 / span_ns.max(1) as f64 * 2.0 + TOLERATED);
-    if unnamed > counted.shortages.wakes + UNDER_WAY + meanwhile as u64 {
+    if unnamed > counted.shortages.wakes + UNDER_WAY + counted.woken_meanwhile {
         doubts.push(format!("{wakeups} wake-ups have {named} causes"));
     }
     doubts
@@ -103,6 +101,8 @@ mod tests {
         assert_eq!(doubts(&counted, &who, Some(2)), ["1000 wake-ups have 0 causes"]);
         counted.shortages.wakes = 1000;
         assert_eq!(doubts(&counted, &who, Some(2)), Vec::<String>::new(), "it is told already");
+        (counted.shortages.wakes, counted.woken_meanwhile) = (0, 1000);
+        assert_eq!(doubts(&counted, &who, Some(2)), Vec::<String>::new(), "they came between the two readings");
     }
 
     #[test]

@@ -268,6 +268,11 @@ impl Aggregate {
         })
     }
 
+    /// How often the threads of a scope have been woken so far.
+    fn wakeups(&self, scope: u16) -> u64 {
+        self.slots(scope).map(|(_, thread)| thread.wakeups).sum()
+    }
+
     /// What found no room since the programs were loaded.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ pub struct Snapshot {
     pub at_ns: u64,
     /// Length of the time that it is about; 0: since the first event.
     pub span_ns: u64,
-    /// How long it took to read what follows the threads; between two instants: for both.
-    pub reading_ns: u64,
+    /// Wake-ups of these threads while their causes were read, which is after the threads were; between two instants: at both.
+    pub woken_meanwhile: u64,
     /// Threads by their slot; times up to `at_ns`.
     pub threads: BTreeMap<u32, Thread>,
     /// Wake-ups of these threads.
@@ -36,7 +36,7 @@ impl Snapshot {
         Self {
             at_ns: 0,
             span_ns: 0,
-            reading_ns: 0,
+            woken_meanwhile: 0,
             threads: BTreeMap::new(),
             wakes: HashMap::new(),
             preemptions: HashMap::new(),
@@ -62,18 +62,19 @@ impl Snapshot {
         let of_thread = |slot: u32| threads.contains_key(&slot);
         let wakes = aggregate.hash::<WakeKey, Wakes>("WAKES")?;
         let wakes = wakes.iter().filter_map(Result::ok).filter(|(key, _)| of_thread(key.slot.into())).collect();
+        let wakeups: u64 = threads.values().map(|thread| thread.wakeups).sum();
+        let woken_meanwhile = aggregate.wakeups(scope).saturating_sub(wakeups);
         let preemptions = aggregate.hash::<PreemptionKey, Preemptions>("PREEMPTIONS")?;
         let preemptions = preemptions.iter().filter_map(Result::ok).filter(|(key, _)| of_thread(key.slot)).collect();
         let shortages = aggregate.shortages()?;
-        let reading_ns = monotonic_ns().saturating_sub(at_ns);
-        Ok(Self { at_ns, span_ns: 0, reading_ns, threads, wakes, preemptions, exits, shortages })
+        Ok(Self { at_ns, span_ns: 0, woken_meanwhile, threads, wakes, preemptions, exits, shortages })
     }
 
     /// What happened after `earlier`. Elements in which nothing happened are left out, save for threads.
     #[must_use]
     pub fn since(mut self, earlier: &Self) -> Self {
         self.span_ns = self.at_ns.saturating_sub(earlier.at_ns);
-        self.reading_ns += earlier.reading_ns;
+        self.woken_meanwhile += earlier.woken_meanwhile;
         for (slot, thread) in &mut self.threads {
             if let Some(before) = earlier.threads.get(slot).filter(|before| before.tid == thread.tid) {
                 subtract_thread(thread, before);
