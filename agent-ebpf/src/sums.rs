@@ -64,6 +64,8 @@ pub struct Thread {
     pub migrations: u64,
     /// Run time of the interrupts and timers that woke it, from their beginning to their end.
     pub causes_ns: u64,
+    /// The kernel's own count of its time on CPUs when it left one the last time; 0 before.
+    pub exec_ns: u64,
     /// `on_cpu_ns` when it was woken the last time.
     pub on_cpu_at_wake_ns: u64,
     /// What woke it the last time.

@@ -24,6 +24,9 @@ static PREEMPTIONS: HashMap<PreemptionKey, Preemptions> = HashMap::with_max_entr
 
 #[unsafe(no_mangle)]
 static TASK_STATE: Global<u32> = Global::new(0);
+/// `se.sum_exec_runtime` in `task_struct`.
+#[unsafe(no_mangle)]
+static TASK_EXEC: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TASK_COMM: Global<u32> = Global::new(0);
 
@@ -77,10 +80,15 @@ fn leave(context: &impl Tracepoint, tid: u32, entry: &mut Entry, now: u64, next_
     let is_dead = state & TASK_DEAD != 0;
     let tgid = || thread::tgid_of(context, PREV);
     if let Some((slot, thread)) = thread::of(tid, entry, now, State::Running, tgid) {
+        let exec_ns: u64 = context.field(context.argument(PREV), &TASK_EXEC).unwrap_or(0);
+        let open_ns = now.saturating_sub(thread.since_ns);
         // Had it got the CPU since it was looked at, that would have been seen.
         if thread.state == State::Running as u32 || thread.state == State::Unseen as u32 {
-            thread.on_cpu_ns += now.saturating_sub(thread.since_ns);
+            thread.on_cpu_ns += open_ns;
+        } else {
+            arrived_untold(thread, open_ns, exec_ns);
         }
+        thread.exec_ns = exec_ns;
         thread.switches += 1;
         thread.since_ns = now;
         // A task that is preempted on its way to sleep stays runnable, whatever its state says.
@@ -100,6 +108,19 @@ fn leave(context: &impl Tracepoint, tid: u32, entry: &mut Entry, now: u64, next_
     }
     if is_dead {
         *entry = Entry::NONE;
+    }
+}
+
+/// It leaves a CPU, and so it has had one. Some kernels don't tell of every switch: what it ran since it left one the last time is known
+/// to them all the same, and the rest of the time it waited.
+#[inline(always)]
+fn arrived_untold(thread: &mut Thread, open_ns: u64, exec_ns: u64) {
+    let ran_ns = exec_ns.saturating_sub(thread.exec_ns).min(open_ns);
+    thread.on_cpu_ns += ran_ns;
+    if thread.state == State::Runnable as u32 {
+        thread.runnable_ns += open_ns - ran_ns;
+    } else if thread.state == State::Blocked as u32 {
+        thread.blocked_ns += open_ns - ran_ns;
     }
 }
 

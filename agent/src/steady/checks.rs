@@ -44,19 +44,6 @@ pub(super) fn doubts(counted: &Snapshot, who: &BTreeMap<u32, Who>, cpus: Option<
     doubts
 }
 
-/// Time on a CPU, and the rest, of a thread that has spent `open_ns` in a state that no event tells; `letter` is the state that it is in
-/// now, `run_ns` how much of the window the kernel says that it ran, as of the last tick.
-pub(super) fn settled(letter: char, run_ns: Option<u64>, open_ns: u64) -> (u64, u64) {
-    let ran_ns = run_ns.map(|ns| ns.min(open_ns));
-    let on_cpu_ns = match (letter, ran_ns) {
-        // Without an event it ran all the time or none of it; ticks are some milliseconds.
-        ('R', Some(ran_ns)) if ran_ns * 2 < open_ns => 0,
-        ('R', _) => open_ns,
-        (_, ran_ns) => ran_ns.unwrap_or(0),
-    };
-    (on_cpu_ns, open_ns - on_cpu_ns)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,14 +90,5 @@ mod tests {
         assert_eq!(doubts(&counted, &who, Some(2)), Vec::<String>::new(), "it is told already");
         (counted.shortages.wakes, counted.woken_meanwhile) = (0, 1000);
         assert_eq!(doubts(&counted, &who, Some(2)), Vec::<String>::new(), "they came between the two readings");
-    }
-
-    #[test]
-    fn a_thread_without_events_is_what_the_kernel_says() {
-        assert_eq!(settled('R', Some(SECOND - 4_000_000), SECOND), (SECOND, 0), "it ran all the time");
-        assert_eq!(settled('R', Some(0), SECOND), (0, SECOND), "it waited for a CPU all the time");
-        assert_eq!(settled('R', None, SECOND), (SECOND, 0));
-        assert_eq!(settled('S', Some(0), SECOND), (0, SECOND));
-        assert_eq!(settled('S', Some(300), SECOND), (300, SECOND - 300), "its switch was not told");
     }
 }

@@ -18,6 +18,7 @@ mod roles;
 mod rows;
 mod summary;
 mod target;
+mod untold;
 
 pub use attached::Attached;
 pub(crate) use content::nanoseconds;
@@ -52,9 +53,6 @@ use std::{
     fs,
     time::Duration,
 };
-
-/// A thread that has a CPU for longer without a switch is asked for.
-const LONG_ON_CPU_NS: u64 = 10_000_000;
 
 /// Role of the kernel's threads that work for a sandbox.
 const HELPER: &str = "helper";
@@ -150,7 +148,7 @@ impl Opening {
         let (ksmd, stolen_ns) = (Ksmd::read(), helpers::stolen_ns());
         let throttling = Throttling::of(&processes);
         aggregate.restart_unseen(subject.scope);
-        let before = aggregate.snapshot(subject.scope)?;
+        let before = counts(aggregate, subject.scope)?;
         let known = before.threads.values().map(|thread| thread.tid);
         let run_ns = known.filter_map(|tid| Some((tid, run_time::run_ns(tid)?))).collect();
         Ok(Self {
@@ -215,7 +213,7 @@ impl Opening {
     /// # Errors
     /// When the kernel refuses to give the counts.
     pub fn tick(&mut self, aggregate: &Aggregate) -> Result<Window> {
-        let now = aggregate.snapshot(self.subject.scope)?;
+        let now = counts(aggregate, self.subject.scope)?;
         let counted = now.clone().since(self.last.as_ref().unwrap_or(&self.before));
         self.last = Some(now);
         let ended = std::mem::take(&mut self.ended_since_tick);
@@ -228,7 +226,7 @@ impl Opening {
     /// When the kernel refuses to give the counts.
     pub fn close(mut self, aggregate: &Aggregate) -> Result<Window> {
         let counters = std::mem::replace(&mut self.counters, Counters::none()).stop();
-        let counted = aggregate.snapshot(self.subject.scope)?.since(&self.before);
+        let counted = counts(aggregate, self.subject.scope)?.since(&self.before);
         let mut window = self.window(counted, &self.ended, aggregate, counters);
         window.hot = hot::look(&window.counted, &window.threads);
         for tid in &self.helpers {
@@ -278,7 +276,7 @@ impl Opening {
     fn settle(&self, thread: &mut Thread, at_ns: u64, span_ns: u64) {
         let is_unseen = thread.state == State::Unseen as u32;
         let open_ns = if is_unseen { span_ns } else { at_ns.saturating_sub(thread.since_ns).min(span_ns) };
-        if !is_unseen && (thread.state != State::Running as u32 || open_ns < LONG_ON_CPU_NS) {
+        if !is_unseen && (thread.state != State::Running as u32 || open_ns < untold::LONG_NS) {
             return;
         }
         let Some(run_time::Status { state, .. }) = run_time::status(thread.tgid, thread.tid) else { return };
@@ -287,7 +285,7 @@ impl Opening {
         }
         let before = self.run_ns.get(&thread.tid);
         let run_ns = before.and_then(|before| Some(run_time::run_ns(thread.tid)?.saturating_sub(*before)));
-        let (on_cpu_ns, other_ns) = checks::settled(state, run_ns, open_ns);
+        let (on_cpu_ns, other_ns) = untold::settled(state, run_ns, open_ns);
         if !is_unseen {
             thread.on_cpu_ns -= open_ns.min(thread.on_cpu_ns);
         }
@@ -330,6 +328,13 @@ impl Window {
         let of = |slot: &u32| self.threads.get(slot).is_some_and(&wanted);
         self.counted.threads.iter().filter(|(slot, _)| of(slot)).map(|(_, thread)| thread.on_cpu_ns).sum()
     }
+}
+
+/// Everything counted so far of the threads of a scope.
+fn counts(aggregate: &Aggregate, scope: u16) -> Result<Snapshot> {
+    let mut counts = aggregate.snapshot(scope)?;
+    untold::arrivals(&mut counts);
+    Ok(counts)
 }
 
 /// Role of a process by what it executed, while it lives.
