@@ -4,8 +4,11 @@ use super::{reading::exec_words, view::View};
 use crate::{printable::name as text, probe::Record};
 use sandscope_ebpf::event::Direction;
 
-/// Port of the first serial line of a PC.
+/// Port of the first serial line of a PC: its data, or half of its divisor while the latch of that is open.
 const SERIAL_PORT: u32 = 0x3f8;
+/// Its line control, and the bit of that which opens the divisor latch (`UART_LCR_DLAB` in `include/uapi/linux/serial_reg.h`).
+const LINE_CONTROL: u32 = SERIAL_PORT + 3;
+const DIVISOR_LATCH: u32 = 0x80;
 /// Console lines that become markers, and characters kept of each: the guest decides how much it prints.
 const MAX_CONSOLE_LINES: usize = 200;
 const MAX_LINE_BYTES: usize = 160;
@@ -31,6 +34,7 @@ struct Markers {
     found: Vec<Marker>,
     line: Vec<u8>,
     lines: usize,
+    sets_speed: bool,
 }
 
 impl Markers {
@@ -80,9 +84,11 @@ pub fn markers_of_records(view: &View<'_>) -> Vec<Marker> {
                 markers.first("vm_created", "sys_exit", at_ns, || None)
             }
             Record::KvmEntry(_) => markers.first("first_guest_entry", "kvm_entry", at_ns, || None),
-            Record::KvmPio(pio) if pio.port == SERIAL_PORT && pio.header.flags == 1 && pio.size == 1 => {
-                markers.console_byte(at_ns, pio.value as u8);
-            }
+            Record::KvmPio(pio) if pio.header.flags == 1 && pio.size == 1 => match pio.port {
+                LINE_CONTROL => markers.sets_speed = pio.value & DIVISOR_LATCH != 0,
+                SERIAL_PORT if !markers.sets_speed => markers.console_byte(at_ns, pio.value as u8),
+                _ => {}
+            },
             Record::Listen(listen) => {
                 markers.first("listen", "inet_sock_set_state", at_ns, || Some(format!("port {}", listen.port)));
             }
@@ -123,6 +129,8 @@ pub fn undelay(markers: &mut [Marker], of_records: &[Marker]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::correlate::{names::Names, testing::*};
+    use sandscope_ebpf::event::{Header, Kind, KvmPio};
 
     #[test]
     fn a_line_was_there_when_it_was_written_not_when_it_was_read() {
@@ -140,5 +148,19 @@ mod tests {
         undelay(&mut markers, &of_records);
         // What is told to be written later than it was read is another line.
         assert_eq!(markers.map(|marker| marker.at_ns), [40, 90, 80]);
+    }
+
+    #[test]
+    fn the_speed_of_the_line_is_no_byte() {
+        let pio = |at_ns: u64, port, value| {
+            let header = Header { flags: 1, ..header(at_ns, PROCESS, Kind::KvmPio) };
+            Record::KvmPio(KvmPio { header, port, size: 1, count: 1, value })
+        };
+        let mut records = vec![pio(10, 0x3fb, 0x83), pio(20, 0x3f8, 1), pio(30, 0x3f9, 0), pio(40, 0x3fb, 0x03)];
+        records.extend([(50, b'u'), (60, b'p'), (70, b'\n')].map(|(at_ns, byte)| pio(at_ns, 0x3f8, byte.into())));
+        let (histories, names) = (histories(&records), Names::default());
+        let markers = markers_of_records(&View { records: &records, histories: &histories, names: &names });
+        let told: Vec<_> = markers.iter().map(|marker| (marker.name, marker.at_ns, marker.detail.as_deref())).collect();
+        assert_eq!(told, [("console_first_byte", 50, None), ("console_line", 70, Some("up"))]);
     }
 }
