@@ -130,6 +130,8 @@ pub struct Preemptions {
 
 /// Exit codes that a vCPU tells apart directly: see [`exit_index`].
 pub const EXIT_CODES: usize = 512;
+/// Codes of exits for memory of devices that a vCPU tells apart.
+pub const DEVICE_CODES: usize = 2;
 /// `KVM_EXIT_*` codes that a vCPU tells apart.
 pub const USERSPACE_CODES: usize = 64;
 
@@ -156,8 +158,8 @@ pub struct Vcpu {
     pub userspace_ns: u64,
     /// Why it returned: `KVM_EXIT_*`.
     pub userspace_code: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Whether KVM has emulated an access to memory of a device since the exit.
+    pub is_device: u32,
     /// Time in the VMM since the exit.
     pub vmm_ns: u64,
     /// Time polled since the exit.
@@ -182,8 +184,10 @@ pub struct Vcpu {
     pub halts: u16,
     /// Elements of [`Exits`] of timer programming: by the initial count, by the deadline.
     pub timers: [u16; 2],
+    /// Elements of [`Exits`] of accesses to memory of devices, by the code modulo as many: processors have one or two such codes.
+    pub devices: [u16; DEVICE_CODES],
     /// Always 0.
-    pub padding2: u16,
+    pub padding: [u16; 3],
 }
 
 /// Guest addresses kept per vCPU and exit reason.
@@ -211,6 +215,8 @@ pub enum Source {
     Halt = 2,
     /// Writes to the registers that start the guest's timer: `kvm_msr`, `kvm_apic`.
     Timer = 3,
+    /// `kvm_exit` to `kvm_entry`, with an access to memory of a device between them: `kvm_mmio`.
+    Device = 4,
 }
 
 /// Exits of one vCPU for one reason.

@@ -180,6 +180,11 @@ fn k_accesses_to_emulated_memory_are_k_faults() {
     let expected = WRITES + PAGES + OWN_PAGES;
     let faults = seen.count("kvm_exit", FAULT);
     assert!((expected..expected + 10).contains(&faults), "{faults} of {expected}: {:?}", seen.exits);
+    // Those for the device are told apart, by where it is.
+    let of_device = |exit: &&ExitCount| exit.source == "kvm_exit" && exit.detail.as_deref() == Some("mmio 0xd0000000");
+    assert_eq!(seen.exits.iter().filter(of_device).map(|exit| exit.count).sum::<u64>(), WRITES, "{:?}", seen.exits);
+    let devices = seen.exits.iter().filter(|exit| exit.source == "kvm_exit" && exit.detail.is_some());
+    assert_eq!(devices.map(|exit| exit.count).sum::<u64>(), WRITES, "and no other exit: {:?}", seen.exits);
 }
 
 #[test]
@@ -209,8 +214,11 @@ fn the_sums_of_all_reasons_are_as_many_exits_as_kvm_counts() {
     sums.detach();
     let report: Value = serde_json::from_slice(&output.stderr).unwrap();
     let snapshot = sums.snapshot(SCOPE).unwrap();
-    let of_guest = snapshot.exits.values().filter(|exits| exits.source == sums::Source::Exit as u32);
-    let counted: u64 = of_guest.map(|exits| exits.count).sum();
+    let of = |source: sums::Source| -> u64 {
+        snapshot.exits.values().filter(|exits| exits.source == source as u32).map(|exits| exits.count).sum()
+    };
+    assert_eq!(of(sums::Source::Device), 300, "those for the device are told apart");
+    let counted = of(sums::Source::Exit) + of(sums::Source::Device);
     let by_kvm = report["vcpu_stats"]["exits"].as_u64().unwrap_or_else(|| panic!("{report}"));
     // An exit after which the guest never goes on, such as its last, is in no sum.
     assert!(counted.abs_diff(by_kvm) * 100 <= by_kvm, "{counted} exits are summed up, {by_kvm} counted by KVM");

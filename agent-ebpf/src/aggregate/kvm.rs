@@ -10,7 +10,7 @@ use aya_ebpf::{
 use core::hint::black_box;
 use sandscope_ebpf::{
     kernel::{current_tid, now_ns, scope, slot::MMAPABLE},
-    sums::{ADDRESSES, Address, Exits, Source, State, Thread, USERSPACE_CODES, Vcpu, exit_index},
+    sums::{ADDRESSES, Address, DEVICE_CODES, Exits, Source, State, Thread, USERSPACE_CODES, Vcpu, exit_index},
 };
 
 /// Sized by the loader, as the next three are. Element 0 is not used.
@@ -34,6 +34,8 @@ static EXIT_ISA: Global<u32> = Global::new(0);
 /// The registers that start the timer of x86's local APIC: one of its page, which KVM tells of in x2APIC mode too, and an MSR.
 const APIC_INITIAL_COUNT: u32 = 0x380;
 const TSC_DEADLINE: u32 = 0x6e0;
+/// `isa` and `EXIT_REASON_EPT_MISCONFIG` of VMX, which is always for a device, also where KVM answers the access without telling.
+const VMX_MISCONFIG: (u32, u32) = (1, 49);
 /// Why `KVM_RUN` returns for a signal, in the kernel's ABI.
 const KVM_EXIT_INTR: u32 = 10;
 
@@ -128,6 +130,7 @@ pub fn kvm_exit(context: TracePointContext) -> u32 {
             offset => unsafe { context.read_at(offset as usize) }.unwrap_or(0),
         };
         vcpu.exit_ns = now_ns;
+        vcpu.is_device = 0;
         vcpu.vmm_ns = 0;
         vcpu.polled_ns = 0;
         vcpu.blocked_at_exit_ns = thread.blocked_ns;
@@ -150,11 +153,14 @@ pub fn kvm_entry(context: RawTracePointContext) -> i32 {
     let (code, isa) = (vcpu.exit_code, vcpu.exit_isa);
     // VMX keeps flags in the upper half of the reason.
     let code = if isa == 1 { code & 0xffff } else { code };
-    // The compiler knows that this is inside, and would not check; the verifier of 6.1 does not, and wants the check.
-    let Some(place) = vcpu.exits.get_mut(black_box(exit_index(code))) else {
-        return 0;
+    // The compiler knows that these are inside, and would not check; the verifier of 6.1 does not, and wants the check.
+    let (place, source) = if vcpu.is_device != 0 || (isa, code) == VMX_MISCONFIG {
+        (vcpu.devices.get_mut(black_box(code as usize % DEVICE_CODES)), Source::Device)
+    } else {
+        (vcpu.exits.get_mut(black_box(exit_index(code))), Source::Exit)
     };
-    if let Some(exits) = exits_at(place, slot, Source::Exit, code, isa) {
+    let Some(place) = place else { return 0 };
+    if let Some(exits) = exits_at(place, slot, source, code, isa) {
         exits.count += 1;
         exits.total_ns += total;
         exits.duration.record(total);
@@ -163,6 +169,14 @@ pub fn kvm_entry(context: RawTracePointContext) -> i32 {
         exits.blocked_ns += thread.blocked_ns - vcpu.blocked_at_exit_ns;
         exits.runnable_ns += thread.runnable_ns - vcpu.runnable_at_exit_ns;
         count_address(exits, vcpu.guest_ip);
+    }
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kvm_mmio")]
+pub fn kvm_mmio(context: RawTracePointContext) -> i32 {
+    if let Some(Current { vcpu, .. }) = current(&context) {
+        vcpu.is_device = 1;
     }
     0
 }

@@ -71,13 +71,11 @@ pub fn each_exit(view: &View<'_>, window: &Range<u64>, mut give: impl FnMut(Exit
         vcpus.entry(history.tid).or_insert((vcpu, history));
         let within = history.crossings.iter().enumerate().filter(|(_, (at, _))| window.contains(at));
         for (index, &(at_ns, crossing)) in within {
-            let Crossing::Exit { reason, isa } = crossing else {
-                continue;
-            };
+            let Crossing::Exit(exit) = crossing else { continue };
             let next = history.crossings.get(index + 1).filter(|(_, next)| *next == Crossing::Entry);
             let timing = Timing::Timed(next.map(|&(entered, _)| entered - at_ns));
-            let reason = names.exits.name(isa, reason);
-            give(ExitEvent { at_ns, vcpu, source: "kvm_exit", reason, detail: None, timing });
+            let reason = names.exits.name(exit.isa, exit.code);
+            give(ExitEvent { at_ns, vcpu, source: "kvm_exit", reason, detail: exit.device(), timing });
         }
     }
     for record in records.iter().filter(|record| window.contains(&record.header().at_ns)) {
@@ -317,7 +315,7 @@ fn totals(moves: &[(u64, Move)], spans: &[Span], window: &Range<u64>) -> ThreadT
         let time = span.time_ns();
         let part = match &span.activity {
             Activity::Guest => &mut totals.guest_ns,
-            Activity::Exit { .. } => &mut totals.exit_ns,
+            Activity::Exit(_) => &mut totals.exit_ns,
             Activity::KvmRun => &mut totals.kvm_run_ns,
             Activity::User => &mut totals.user_ns,
             Activity::Fault => &mut totals.fault_ns,

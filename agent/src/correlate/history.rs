@@ -1,6 +1,7 @@
 //! What happened to each task, task by task.
 
 use super::{
+    exit_reason::ExitReason,
     fault_prices::Timed,
     file_calls::Transfer,
     names::{Called, Cause},
@@ -119,7 +120,7 @@ pub(super) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crossing {
     Entry,
-    Exit { reason: u32, isa: u32 },
+    Exit(ExitReason),
 }
 
 /// What interrupted a stretch of a task's own code.

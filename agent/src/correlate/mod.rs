@@ -11,6 +11,7 @@
 //! made of records is made of a [`View`], which holds those of one instance alone.
 
 mod counts;
+mod exit_reason;
 mod fault_prices;
 mod file_calls;
 mod history;
@@ -30,6 +31,7 @@ pub use counts::{
     CallCount, ExitCount, ExitEvent, FaultCount, ThreadTotals, Timing, WakeCount, calls, each_exit, exits, faults,
     threads, wakeups,
 };
+pub use exit_reason::{DevicePage, ExitReason};
 pub use fault_prices::FaultPrices;
 pub use file_calls::{FileCalls, file_calls};
 pub use history::{Bystander, Duty, History, NamedThread, Running, Sampled, Wake, is_itself};

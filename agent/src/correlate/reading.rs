@@ -2,6 +2,7 @@
 //! longer need.
 
 use super::{
+    exit_reason::{DevicePages, ExitReason},
     fault_prices::{FaultPrices, Timed},
     file_calls::Transfer,
     history::{
@@ -73,6 +74,8 @@ pub struct Histories {
     pub tasks: Vec<History>,
     /// Words in them.
     pub texts: Texts,
+    /// Memory of devices that guests of the instance have reached for.
+    device_pages: DevicePages,
     /// Stacks in them.
     pub stacks: Stacks,
     /// Who had each CPU since when, as far as the switches of these tasks tell.
@@ -336,14 +339,20 @@ impl Histories {
             }
             Record::KvmEntry(_) => self.task(header.tid).crossings.push((header.at_ns, Crossing::Entry)),
             Record::KvmExit(exit) => {
-                let crossing = Crossing::Exit { reason: exit.reason, isa: exit.isa };
+                let crossing = Crossing::Exit(ExitReason::of(exit.reason, exit.isa));
                 self.task(header.tid).crossings.push((header.at_ns, crossing));
+            }
+            Record::KvmMmio(access) => {
+                let page = self.device_pages.of(access.address);
+                // Before the vCPU goes back into the guest.
+                if let Some((_, Crossing::Exit(reason))) = self.task(header.tid).crossings.last_mut() {
+                    reason.reaches_for(page);
+                }
             }
             Record::Switch(_)
             | Record::Exit(_)
             | Record::KvmUserspaceExit(_)
             | Record::KvmPio(_)
-            | Record::KvmMmio(_)
             | Record::KvmHaltWake(_)
             | Record::KvmHaltPoll(_)
             | Record::Listen(_)

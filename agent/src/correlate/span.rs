@@ -1,6 +1,7 @@
 //! What one task did, without gaps: a history turned into spans of time.
 
 use super::{
+    exit_reason::ExitReason,
     history::{Crossing, Duty, History, Move, OpenCall, Wake},
     names::Called,
     texts::Text,
@@ -35,12 +36,7 @@ pub enum Activity {
     /// A vCPU is in its guest.
     Guest,
     /// A vCPU has left the guest for this reason and is on the CPU in the kernel.
-    Exit {
-        /// Code and instruction set of the reason; see [`crate::probe::ExitReasons::name`].
-        reason: u32,
-        /// See `reason`.
-        isa: u32,
-    },
+    Exit(ExitReason),
     /// A vCPU is in `KVM_RUN` and the host does not tell guest and exit handling apart (or it has not entered yet).
     KvmRun,
     /// On the CPU in its own code.
@@ -339,7 +335,7 @@ impl Spans<'_> {
         let last = self.crossing.checked_sub(1).map(|index| self.history.crossings[index]);
         match last {
             Some((at, Crossing::Entry)) if at >= since_ns => Activity::Guest,
-            Some((at, Crossing::Exit { reason, isa })) if at >= since_ns => Activity::Exit { reason, isa },
+            Some((at, Crossing::Exit(reason))) if at >= since_ns => Activity::Exit(reason),
             _ => Activity::KvmRun,
         }
     }

@@ -8,7 +8,9 @@ use super::{path::testing::*, testing::*};
 use crate::probe::{Distribution, Record};
 use bytemuck::Zeroable;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use sandscope_ebpf::event::{Faults, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmPio, Syscall, Traps, WakeCause};
+use sandscope_ebpf::event::{
+    Faults, Header, Kind, KvmEntry, KvmExit, KvmHaltWake, KvmMmio, KvmPio, Syscall, Traps, WakeCause,
+};
 use sandscope_ebpf::map::FileUse;
 
 #[test]
@@ -45,6 +47,40 @@ fn a_vcpu_is_in_the_guest_or_handles_an_exit() {
     assert_eq!((counts[0].source, counts[0].reason.as_str(), counts[0].count), ("kvm_exit", "0x7b", 2));
     // The second exit led to no entry, so only the first has a time.
     assert_eq!(counts[0].times.as_ref().map(Distribution::buckets), Some((vec![3], vec![1])));
+}
+
+#[test]
+fn an_exit_for_a_device_is_told_from_a_first_touch_of_memory() {
+    let mut records = launch();
+    let entry = |at_ns| Record::KvmEntry(KvmEntry { header: header(at_ns, PROCESS, Kind::KvmEntry) });
+    let exit = |at_ns| {
+        Record::KvmExit(KvmExit { header: header(at_ns, PROCESS, Kind::KvmExit), reason: 0x400, isa: 2, guest_ip: 0 })
+    };
+    let access = |at_ns, address| {
+        Record::KvmMmio(KvmMmio { header: header(at_ns, PROCESS, Kind::KvmMmio), address, ..KvmMmio::zeroed() })
+    };
+    // A device, memory, and the device twice in one exit; an access that comes with no exit is of none.
+    records.extend([entry(145), exit(150), access(152, 0xc000_1050), entry(155), exit(160), entry(163)]);
+    records.extend([
+        access(164, 0xc000_2000),
+        exit(170),
+        access(171, 0xc000_1070),
+        access(172, 0xc000_3000),
+        entry(180),
+    ]);
+    records.push(syscall(140, 190, PROCESS, IOCTL, KVM_RUN));
+    let account = Account::of(&records, PROCESS, RUNS_NS, 200);
+    assert_eq!(account.time(Category::Exit, "runtime", "0x400 (mmio 0xc0001000)"), 5 + 10);
+    // By what the words contain: all of them.
+    assert_eq!(account.time(Category::Exit, "runtime", "0x400"), 3 + 5 + 10);
+    let histories = histories(&records);
+    let counts = exits(&View { records: &records, histories: &histories, names: &Names::default() }, &(0..u64::MAX));
+    let told: Vec<_> = counts
+        .iter()
+        .filter(|count| count.source == "kvm_exit")
+        .map(|count| (count.reason.as_str(), count.detail.as_deref(), count.count))
+        .collect();
+    assert_eq!(told, [("0x400", None, 1), ("0x400", Some("mmio 0xc0001000"), 2)]);
 }
 
 #[test]

@@ -75,8 +75,8 @@ pub fn vcpu_slices(view: &View<'_>, spans: &[Vec<Span>]) -> Vec<VcpuSlice> {
 fn vcpu_state(activity: &Activity, halted: bool, names: &Names) -> (&'static str, Option<String>) {
     match activity {
         Activity::Guest => ("guest", None),
-        Activity::Exit { .. } | Activity::KvmRun if halted => ("poll", None),
-        Activity::Exit { reason, isa } => ("exit", Some(names.exits.name(*isa, *reason))),
+        Activity::Exit(_) | Activity::KvmRun if halted => ("poll", None),
+        Activity::Exit(reason) => ("exit", Some(reason.name(&names.exits))),
         Activity::KvmRun => ("kvm_run", None),
         Activity::User | Activity::Fault | Activity::Interrupt => ("vmm", None),
         Activity::Kernel(within) => ("kernel", Some(within.called.name())),

@@ -291,7 +291,7 @@ pub(super) fn category(activity: &Activity, view: &View<'_>) -> (&'static str, O
     };
     match activity {
         Activity::Guest => ("guest", None, None),
-        Activity::Exit { reason, isa } => ("exit", Some(view.names.exits.name(*isa, *reason)), None),
+        Activity::Exit(reason) => ("exit", Some(reason.name(&view.names.exits)), None),
         Activity::KvmRun => ("kvm_run", None, None),
         Activity::User => ("user", None, None),
         Activity::Fault => ("fault", None, None),

@@ -64,7 +64,7 @@ impl Window {
             Some(tables::Thread { found_in: self.found_in(*slot, with), ..row })
         };
         dataset.append(id, self.threads.iter().filter_map(thread))?;
-        dataset.append(id, self.exits(with).map(|(vcpu, reason, exits)| exit_row(vcpu, reason, exits)))?;
+        dataset.append(id, self.exits(with).map(|(vcpu, _, exits)| exit_row(vcpu, name(exits, with.names), exits)))?;
         dataset.append(id, self.addresses(with))?;
         dataset.append(id, self.counted.wakes.iter().filter_map(|(key, wakes)| self.wakeup_row(key, wakes, with)))?;
         dataset.append(
@@ -212,17 +212,30 @@ fn numbered(mut vcpus: Vec<(u32, u32, Option<u32>)>) -> BTreeMap<u32, u32> {
 /// Name of the tracepoint that tells of an exit.
 fn source(exits: &Exits) -> &'static str {
     match exits.source {
-        source if source == Source::Exit as u32 => "kvm_exit",
+        source if source == Source::Exit as u32 || is_of_device(exits) => "kvm_exit",
         source if source == Source::Return as u32 => "kvm_userspace_exit",
         source if source == Source::Halt as u32 => "kvm_vcpu_wakeup",
         _ => "timer",
     }
 }
 
-/// Name of the reason.
+/// Name of the reason, which tells accesses to devices from other exits of the same code.
 fn reason(exits: &Exits, names: &Names) -> String {
+    let name = name(exits, names);
+    if is_of_device(exits) { format!("{name} ({DEVICE})") } else { name }
+}
+
+/// Memory of a device.
+const DEVICE: &str = "mmio";
+
+fn is_of_device(exits: &Exits) -> bool {
+    exits.source == Source::Device as u32
+}
+
+/// Name of the code.
+fn name(exits: &Exits, names: &Names) -> String {
     match exits.source {
-        source if source == Source::Exit as u32 => names.exits.name(exits.isa, exits.code),
+        source if source == Source::Exit as u32 || is_of_device(exits) => names.exits.name(exits.isa, exits.code),
         source if source == Source::Return as u32 => userspace_exit_name(exits.code),
         source if source == Source::Halt as u32 => "halt".to_owned(),
         _ => match exits.code {
@@ -242,7 +255,7 @@ fn exit_row(vcpu: u32, reason: String, exits: &Exits) -> tables::Exit {
         vcpu,
         source: source(exits).to_owned(),
         reason,
-        detail: None,
+        detail: is_of_device(exits).then(|| DEVICE.to_owned()),
         count: exits.count,
         time_ns: time(exits.total_ns),
         kernel_ns: time(exits.total_ns.saturating_sub(elsewhere)),

@@ -2,6 +2,7 @@
 
 use crate::{
     correlate::{
+        exit_reason::ExitReason,
         names::{Cause, Names},
         span::Within,
         stacks::Stack,
@@ -88,8 +89,8 @@ impl Category {
 pub enum Detail {
     /// Nothing.
     None,
-    /// Reason of an exit: its code and instruction set.
-    Exit(u32, u32),
+    /// Reason of an exit.
+    Exit(ExitReason),
     /// The timer, interrupt or softirq that ended a wait.
     Cause(Cause),
     /// Who had the CPU, or who ended the wait.
@@ -136,7 +137,7 @@ impl Charge {
     pub fn detail_text(&self, texts: &Texts, names: &Names) -> Option<String> {
         match self.detail {
             Detail::None => None,
-            Detail::Exit(reason, isa) => Some(names.exits.name(isa, reason)),
+            Detail::Exit(reason) => Some(reason.name(&names.exits)),
             Detail::Cause(cause) => match cause {
                 Cause::Irq(number) => Some(format!("interrupt {number}")),
                 Cause::Softirq(softirq) => Some(format!("softirq {}", softirq.name())),

@@ -219,7 +219,7 @@ impl<'a> Graph<'a> {
         let of = |category, within: Option<Within>, detail| Charge { category, role, within, detail, stack: None };
         match span.activity {
             Activity::Guest => of(Category::Guest, None, Detail::None),
-            Activity::Exit { reason, isa } => of(Category::Exit, None, Detail::Exit(reason, isa)),
+            Activity::Exit(reason) => of(Category::Exit, None, Detail::Exit(reason)),
             Activity::KvmRun => of(Category::KvmRun, None, Detail::None),
             Activity::User => of(Category::User, None, Detail::None),
             Activity::Fault => of(Category::Fault, None, Detail::None),

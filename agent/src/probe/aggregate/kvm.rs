@@ -13,6 +13,7 @@ pub(super) const PROBE: Definition = Definition {
         &[
             Hook { program: "kvm_entry", event: Raw("kvm_entry") },
             Hook { program: "kvm_exit", event: Classic("kvm", "kvm_exit") },
+            Hook { program: "kvm_mmio", event: Raw("kvm_mmio") },
             Hook { program: "kvm_userspace_exit", event: Raw("kvm_userspace_exit") },
             Hook { program: "kvm_fpu", event: Raw("kvm_fpu") },
             Hook { program: "kvm_vcpu_wakeup", event: Raw("kvm_vcpu_wakeup") },

@@ -234,10 +234,10 @@ impl Aggregate {
             self.programs.clear(thread.tid);
             self.threads.write(slot, Thread::zeroed());
             if let Some(vcpu) = self.vcpus.read(u32::from(thread.vcpu)).filter(|_| thread.vcpu != 0) {
-                for exits in vcpu.exits.iter().chain(&vcpu.returns).chain([&vcpu.halts]).chain(&vcpu.timers) {
-                    if *exits != 0 {
-                        self.exits.write(u32::from(*exits), Exits::zeroed());
-                        push(&mut self.programs.ebpf, "FREE_EXITS", *exits)?;
+                for exits in snapshot::exits_of(&vcpu) {
+                    if exits != 0 {
+                        self.exits.write(u32::from(exits), Exits::zeroed());
+                        push(&mut self.programs.ebpf, "FREE_EXITS", exits)?;
                     }
                 }
                 self.vcpus.write(u32::from(thread.vcpu), Vcpu::zeroed());

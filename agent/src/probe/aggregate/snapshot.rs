@@ -5,7 +5,7 @@ use crate::host::clock::monotonic_ns;
 use anyhow::Result;
 use sandscope_ebpf::{
     histogram::Histogram,
-    sums::{Exits, PreemptionKey, Preemptions, Shortages, State, Thread, WakeKey, Wakes},
+    sums::{Exits, PreemptionKey, Preemptions, Shortages, State, Thread, Vcpu, WakeKey, Wakes},
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,7 +53,7 @@ impl Snapshot {
             bring_up_to(thread, at_ns);
             let vcpu = (thread.vcpu != 0).then(|| aggregate.vcpus.read(u32::from(thread.vcpu))).flatten();
             let Some(vcpu) = vcpu else { continue };
-            for &place in vcpu.exits.iter().chain(&vcpu.returns).chain([&vcpu.halts]).chain(&vcpu.timers) {
+            for place in exits_of(&vcpu) {
                 if let Some(element) = (place != 0).then(|| aggregate.exits.read(u32::from(place))).flatten() {
                     exits.insert(place, element);
                 }
@@ -141,6 +141,12 @@ fn forget_beginning(thread: &mut Thread, ns: u64) {
     if let Some(longest) = times.into_iter().max() {
         *longest = longest.saturating_sub(ns);
     }
+}
+
+/// Places of everything that is counted of the exits of a vCPU; 0 is none.
+pub(super) fn exits_of(vcpu: &Vcpu) -> impl Iterator<Item = u16> {
+    let by_code = vcpu.exits.iter().chain(&vcpu.returns).chain(&vcpu.devices);
+    by_code.chain([&vcpu.halts]).chain(&vcpu.timers).copied()
 }
 
 /// Adds what a thread did to the sums of others.

@@ -12,7 +12,8 @@ tables! {
         source: String,
         /// Why, in the words of the architecture or of KVM.
         reason: String,
-        /// More on it, such as the port or the address.
+        /// More on it, such as the port or the address. Of `kvm_exit`: `mmio`, with the address of the page where that was asked, for
+        /// exits that are accesses to a device, which most processors do not tell from a first touch of memory.
         detail: Option<String>,
         /// How often it happened.
         count: u64,

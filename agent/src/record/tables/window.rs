@@ -106,7 +106,7 @@ tables! {
         vcpu: u32,
         /// As in `exits`; `timer` for writes that start the guest's timer.
         source: String,
-        /// As in `exits`.
+        /// As in `exits`, with `(mmio)` for accesses to devices.
         reason: String,
         /// The guest's instruction pointer, in hexadecimal; null for the sum of those that found no room.
         address: Option<String>,
