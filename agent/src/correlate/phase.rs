@@ -28,6 +28,7 @@ pub struct Phase {
 /// | `application` | the workload's socket listens; in a guest, its console says so or its first frame leaves |
 /// | `callback` | the ready callback has arrived |
 /// | `response` | the first good response is complete |
+/// | `unobserved` | the next of these instants that was seen: several phases lie before it, of which nobody saw where one ends |
 const ENDS: [(&str, &str); 16] = [
     ("first_exec", "spawn"),
     ("sentry_exec", "runtime"),
@@ -46,6 +47,13 @@ const ENDS: [(&str, &str); 16] = [
     ("callback", "callback"),
     ("first_response", "response"),
 ];
+/// Of the phases that were not told apart, as without probes, which alone see that a program is executed.
+const UNOBSERVED: &str = "unobserved";
+/// The phase that every start begins with.
+const FIRST: &str = "spawn";
+/// The one that begins when the workload is up, and what says that it is.
+const CALLBACK: &str = "callback";
+const UP: [&str; 4] = ["listen", "guest_listens", "first_frame_out", "restored"];
 
 /// The phases from the launch to the first response, without gaps.
 ///
@@ -59,7 +67,7 @@ pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
     let restored = first("restored");
     let started = [first("guest_app"), first("guest_main")].into_iter().flatten().max();
     let spoke = first("console_first_byte");
-    let mut ends: Vec<(u64, &'static str)> = ENDS
+    let mut ends: Vec<(u64, &'static str, &'static str)> = ENDS
         .iter()
         .filter(|&&(name, _)| !(listens && name == "first_frame_out"))
         .filter_map(|&(name, phase)| {
@@ -73,17 +81,25 @@ pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
                 return None;
             }
             let phase = if is_application { "application" } else { phase };
-            (launch_ns < at_ns && at_ns <= end_ns).then_some((at_ns, phase))
+            (launch_ns < at_ns && at_ns <= end_ns).then_some((at_ns, phase, name))
         })
         .collect();
     // A stable sort: of two markers at one instant the earlier in the table comes first, and the other phase is empty.
-    ends.sort_by_key(|&(at, _)| at);
+    ends.sort_by_key(|&(at, ..)| at);
     let mut phases: Vec<Phase> = Vec::new();
     let mut start_ns = launch_ns;
-    for (end_ns, name) in ends {
+    let mut since = None;
+    for (end_ns, name, marker) in ends {
         if end_ns == start_ns {
             continue;
         }
+        let begins = match name {
+            FIRST => true,
+            CALLBACK => since.is_some_and(|since| UP.contains(&since)),
+            _ => since.is_some(),
+        };
+        let name = if begins { name } else { UNOBSERVED };
+        since = Some(marker);
         match phases.last_mut() {
             Some(last) if last.name == name => last.end_ns = end_ns,
             _ => phases.push(Phase { name, start_ns, end_ns }),
@@ -91,7 +107,8 @@ pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
         start_ns = end_ns;
     }
     if start_ns < end_ns {
-        phases.push(Phase { name: "response", start_ns, end_ns });
+        let name = if phases.is_empty() { UNOBSERVED } else { "response" };
+        phases.push(Phase { name, start_ns, end_ns });
     }
     phases
 }
@@ -124,23 +141,25 @@ mod tests {
 
     #[test]
     fn in_a_guest_the_first_frame_stands_for_the_socket() {
-        let console = [marker("console_first_byte", 120), marker("guest_init", 150), marker("guest_app", 160)];
+        let console = ["first_exec", "console_first_byte", "guest_init", "guest_app"];
         let names = |more: &[Marker]| {
+            let console: Vec<_> = console.iter().zip([110, 120, 150, 160]).map(|(name, at)| marker(name, at)).collect();
             let all = [&console[..], more].concat();
             phases(&all, 100, 190).iter().map(|phase| phase.name).collect::<Vec<_>>()
         };
         let later = [marker("first_frame_out", 170), marker("callback", 180)];
-        assert_eq!(names(&later), ["boot", "kernel", "init", "application", "callback", "response"]);
+        assert_eq!(names(&later), ["spawn", "boot", "kernel", "init", "application", "callback", "response"]);
         // One that sends before it starts its workload, or seems to.
         for at_ns in [140, 155] {
             let earlier = [marker("first_frame_out", at_ns), marker("callback", 180)];
-            assert_eq!(names(&earlier), ["boot", "kernel", "init", "callback", "response"]);
+            assert_eq!(names(&earlier), ["spawn", "boot", "kernel", "init", "unobserved", "response"]);
         }
     }
 
     #[test]
     fn in_a_guest_that_says_that_it_listens_the_application_lasts_until_then() {
         let markers = [
+            marker("first_exec", 110),
             marker("console_first_byte", 120),
             marker("guest_main", 130),
             marker("first_frame_out", 140),
@@ -148,7 +167,7 @@ mod tests {
         ];
         let phases = phases(&markers, 100, 190);
         let found: Vec<_> = phases.iter().map(|phase| (phase.name, phase.end_ns)).collect();
-        assert_eq!(found, [("boot", 120), ("kernel", 130), ("application", 170), ("response", 190)]);
+        assert_eq!(found, [("spawn", 110), ("boot", 120), ("kernel", 130), ("application", 170), ("response", 190)]);
     }
 
     #[test]
@@ -167,14 +186,22 @@ mod tests {
     }
 
     #[test]
-    fn without_probes_only_the_client_is_a_witness() {
-        let phases = phases(&[marker("callback", 170), marker("first_response", 180)], 100, 180);
-        assert_eq!(phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), ["callback", "response"]);
+    fn a_phase_is_the_same_with_and_without_probes_or_is_not_observed() {
+        let names = |markers: &[Marker]| {
+            phases(markers, 100, 180).iter().map(|phase| (phase.name, phase.end_ns)).collect::<Vec<_>>()
+        };
+        // Only the client is a witness, or the guest's console too, or nobody.
+        let client = [marker("callback", 170), marker("first_response", 180)];
+        assert_eq!(names(&client), [("unobserved", 170), ("response", 180)]);
+        let console = [&[marker("console_first_byte", 120), marker("guest_init", 150)], &client[..]].concat();
+        assert_eq!(names(&console), [("unobserved", 120), ("kernel", 150), ("unobserved", 170), ("response", 180)]);
+        assert_eq!(names(&[]), [("unobserved", 180)]);
+        assert_eq!(names(&client[1..]), [("unobserved", 180)]);
     }
 
     #[test]
     fn markers_after_the_end_are_ignored() {
         let phases = phases(&[marker("listen", 190)], 100, 180);
-        assert_eq!(phases, [Phase { name: "response", start_ns: 100, end_ns: 180 }]);
+        assert_eq!(phases, [Phase { name: "unobserved", start_ns: 100, end_ns: 180 }]);
     }
 }

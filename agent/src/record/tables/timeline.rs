@@ -18,7 +18,8 @@ tables! {
 
     /// One row per phase: the time between two markers. The phases of an instance follow each other without gaps.
     table phases = Phase of instance {
-        /// Its name, such as `runtime`.
+        /// Its name, such as `runtime`; the same with and without probes. `unobserved`: several phases, of which nobody saw where one
+        /// ends, as without probes until the callback.
         phase: String,
         /// When it started.
         start_ns: i64,
