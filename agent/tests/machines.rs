@@ -55,7 +55,7 @@ fn qemu_linux_is_explained_and_leaves_nothing() {
 #[test]
 fn firecracker_linux_is_explained_and_leaves_nothing() {
     // Only Firecracker's kernel sees a boot timer.
-    let markers = &[GUEST[0], GUEST[1], ("boot_timer", "vmm"), GUEST[2], GUEST[3], GUEST[4]];
+    let markers = &[GUEST[0], GUEST[1], ("boot_timer", "vmm"), GUEST[2], GUEST[3], GUEST[4], GUEST[5], GUEST[6]];
     let machine = Expected { kind: "firecracker-linux", phases: LINUX_PHASES, markers };
     is_explained_and_leaves_nothing("firecracker_linux_is_explained_and_leaves_nothing", &machine);
 }

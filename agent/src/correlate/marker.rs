@@ -126,6 +126,23 @@ pub fn undelay(markers: &mut [Marker], of_records: &[Marker]) {
     }
 }
 
+/// When the workload's `main` began: so long before its socket listened as it says itself. That instant was seen, or where a sentry
+/// listens the workload's first frame follows it at once; else its line on the console or the arrival of its callback stands for it, which
+/// is a little later. What a sandbox says is believed as far as it can be: of one that goes on from a snapshot, whose clock stood still, or that claims to be
+/// older than its launch, nothing.
+pub fn workload_main(markers: &[Marker], since_main_ns: u64, launch_ns: u64) -> Option<Marker> {
+    let first = |name: &str| markers.iter().filter(|marker| marker.name == name).map(|marker| marker.at_ns).min();
+    if first("restored").is_some() {
+        return None;
+    }
+    let of_sentry = || first("sentry_exec").and_then(|_| first("first_frame_out"));
+    let of_guest = || ["guest_listens", "callback"].into_iter().filter_map(first).min();
+    let listened_ns = first("listen").or_else(of_sentry).or_else(of_guest)?;
+    let at_ns = listened_ns.checked_sub(since_main_ns).filter(|&at_ns| at_ns >= launch_ns)?;
+    let detail = Some(format!("{since_main_ns} ns before it listened, by its own clock"));
+    Some(Marker { name: "workload_main", source: "client", at_ns, detail })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +165,27 @@ mod tests {
         undelay(&mut markers, &of_records);
         // What is told to be written later than it was read is another line.
         assert_eq!(markers.map(|marker| marker.at_ns), [40, 90, 80]);
+    }
+
+    #[test]
+    fn main_began_as_long_before_the_socket_listened_as_the_workload_says() {
+        let main = |told: &[(&'static str, u64)], since_main_ns| {
+            let marker = |&(name, at_ns): &_| Marker { name, source: "test", at_ns, detail: None };
+            let markers: Vec<_> = told.iter().map(marker).collect();
+            workload_main(&markers, since_main_ns, 100).map(|marker| marker.at_ns)
+        };
+        let (listen, frame, callback) = (("listen", 150), ("first_frame_out", 160), ("callback", 170));
+        assert_eq!(main(&[listen, frame, callback], 20), Some(130));
+        // A guest may send before its workload runs, a sentry does not.
+        assert_eq!(main(&[frame, callback], 20), Some(150));
+        assert_eq!(main(&[("sentry_exec", 110), frame, callback], 20), Some(140));
+        assert_eq!(main(&[("guest_listens", 165), callback], 20), Some(145));
+        assert_eq!(main(&[listen], 50), Some(100));
+        for lie in [51, u64::MAX] {
+            assert_eq!(main(&[listen], lie), None);
+        }
+        assert_eq!(main(&[("restored", 120), callback], 20), None);
+        assert_eq!(main(&[], 20), None);
     }
 
     #[test]

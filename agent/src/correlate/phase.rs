@@ -22,14 +22,14 @@ pub struct Phase {
 /// | `vmm` | the VMM has created the VM |
 /// | `vm_setup` | a vCPU runs for the first time |
 /// | `restore` | the VMM has loaded a snapshot and lets it go on |
-/// | `boot` | the guest has sent its first byte to the console or its first frame |
+/// | `boot` | the guest has sent its first byte to the console or its first frame; in gVisor, the workload's `main` begins |
 /// | `kernel` | the guest's kernel has started its first process, or in a unikernel its only program |
 /// | `init` | that process starts the workload |
 /// | `application` | the workload's socket listens; in a guest, its console says so or its first frame leaves |
 /// | `callback` | the ready callback has arrived |
 /// | `response` | the first good response is complete |
 /// | `unobserved` | the next of these instants that was seen: several phases lie before it, of which nobody saw where one ends |
-const ENDS: [(&str, &str); 16] = [
+const ENDS: [(&str, &str); 17] = [
     ("first_exec", "spawn"),
     ("sentry_exec", "runtime"),
     ("workload_exec", "runtime"),
@@ -41,6 +41,7 @@ const ENDS: [(&str, &str); 16] = [
     ("guest_init", "kernel"),
     ("guest_main", "kernel"),
     ("guest_app", "init"),
+    ("workload_main", "boot"),
     ("first_frame_out", "boot"),
     ("listen", "application"),
     ("guest_listens", "application"),
@@ -57,19 +58,31 @@ const UP: [&str; 4] = ["listen", "guest_listens", "first_frame_out", "restored"]
 
 /// The phases from the launch to the first response, without gaps.
 ///
-/// Markers outside that span or unknown to the table end no phase. A first frame is no boundary when the workload's socket was
-/// seen to listen: then it only carries the callback. When a guest has said that its workload starts, it ends what the workload
-/// did since. When a guest has said something else, its boot is over, and it ends nothing: a console is read later than a frame is
-/// seen, on a busy host so late that the workload seems to have sent before it was started.
+/// Markers outside that span or unknown to the table end no phase. A first frame is no boundary when somebody told that the
+/// workload's socket listens: then it only carries the callback. A console, which is read later than it is written, has its word in
+/// that between the line that says that the workload starts and the callback. When a guest has said that its workload starts, the
+/// first frame ends what the workload did since. When a guest has said something else, its boot is over, and the frame ends nothing:
+/// on a busy host a console is read so late that the workload seems to have sent before it was started. That `main` began ends a
+/// phase where a sentry ran since: elsewhere the workload's program is loaded by then, which is a part of `application`.
 pub fn phases(markers: &[Marker], launch_ns: u64, end_ns: u64) -> Vec<Phase> {
     let first = |name: &str| markers.iter().filter(|marker| marker.name == name).map(|marker| marker.at_ns).min();
-    let listens = first("listen").is_some();
     let restored = first("restored");
-    let started = [first("guest_app"), first("guest_main")].into_iter().flatten().max();
+    let main = first("workload_main").filter(|&main| first("sentry_exec").is_some_and(|sentry| sentry < main));
+    let started = [first("guest_app"), first("guest_main"), main].into_iter().flatten().max();
+    let is_told = |&listens: &u64| {
+        first("callback").is_none_or(|callback| listens < callback) && started.is_none_or(|started| started < listens)
+    };
+    let told = first("guest_listens").filter(is_told);
+    let listens = first("listen").or(told).is_some();
     let spoke = first("console_first_byte");
     let mut ends: Vec<(u64, &'static str, &'static str)> = ENDS
         .iter()
-        .filter(|&&(name, _)| !(listens && name == "first_frame_out"))
+        .filter(|&&(name, _)| match name {
+            "first_frame_out" => !listens,
+            "guest_listens" => told.is_some(),
+            "workload_main" => main.is_some(),
+            _ => true,
+        })
         .filter_map(|&(name, phase)| {
             let at_ns = first(name)?;
             // Such a guest has done all that before, and its VMM says that it goes on when it may already run.
@@ -168,6 +181,46 @@ mod tests {
         let phases = phases(&markers, 100, 190);
         let found: Vec<_> = phases.iter().map(|phase| (phase.name, phase.end_ns)).collect();
         assert_eq!(found, [("spawn", 110), ("boot", 120), ("kernel", 130), ("application", 170), ("response", 190)]);
+    }
+
+    #[test]
+    fn a_console_is_heard_before_the_callback_alone() {
+        let names = |listens, frame| {
+            let seen =
+                [("first_exec", 110), ("console_first_byte", 120), ("guest_main", 130), ("first_frame_out", frame)];
+            let seen = seen.into_iter().chain([("guest_listens", listens), ("callback", 180)]);
+            let markers: Vec<_> = seen.map(|(name, at_ns)| marker(name, at_ns)).collect();
+            phases(&markers, 100, 190).iter().map(|phase| (phase.name, phase.end_ns)).collect::<Vec<_>>()
+        };
+        let booted = [("spawn", 110), ("boot", 120), ("kernel", 130)];
+        let rest = [("application", 170), ("callback", 180), ("response", 190)];
+        assert_eq!(names(170, 125), [&booted[..], &rest].concat());
+        // Read too late, and together with the line before it.
+        for listens in [185, 130] {
+            assert_eq!(names(listens, 170), [&booted[..], &rest].concat());
+            assert_eq!(names(listens, 125), [&booted[..], &[("unobserved", 180), ("response", 190)]].concat());
+        }
+    }
+
+    #[test]
+    fn a_sentry_has_booted_when_the_workload_begins() {
+        let names = |more: &[Marker]| {
+            let sentry = [("first_exec", 110), ("sentry_exec", 120), ("callback", 180)];
+            let all: Vec<_> =
+                sentry.map(|(name, at_ns)| marker(name, at_ns)).into_iter().chain(more.to_vec()).collect();
+            phases(&all, 100, 190).iter().map(|phase| (phase.name, phase.end_ns)).collect::<Vec<_>>()
+        };
+        let rest = [("callback", 180), ("response", 190)];
+        for up in ["first_frame_out", "listen"] {
+            let seen = [marker("workload_main", 150), marker(up, 170)];
+            let expected = [("spawn", 110), ("runtime", 120), ("boot", 150), ("application", 170)];
+            assert_eq!(names(&seen), [&expected[..], &rest].concat());
+        }
+        // One that says nothing of the kind, and one that says it of a time before there was a sentry.
+        for seen in [vec![], vec![marker("workload_main", 115)]] {
+            let seen = [seen, vec![marker("first_frame_out", 170)]].concat();
+            assert_eq!(names(&seen), [&[("spawn", 110), ("runtime", 120), ("boot", 170)][..], &rest].concat());
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Observation {
     pub outcome: Result<u64, String>,
     /// What the agent itself saw.
     pub markers: Vec<Marker>,
+    /// How long the workload's `main` had run when its socket listened, as it says itself.
+    pub since_main_ns: Option<u64>,
     /// What the client asked until the first good response.
     pub requests: Vec<Exchange>,
     /// What was done on it after that.
@@ -78,6 +80,7 @@ impl Observation {
             response_ns: self.launch_ns.zip(self.outcome.as_ref().ok().copied()).map(|(launch, wall)| launch + wall),
             seen_by: self.seen_by,
             markers: self.markers.clone(),
+            since_main_ns: self.since_main_ns,
             steps: (1..).zip(self.steps.iter().map(|taken| taken.start_ns..taken.end_ns)).collect(),
             single_events: self.timeline,
             console_lines: self.console_lines.clone(),

@@ -136,6 +136,7 @@ impl Trial {
             launched_at_unix_ns: None,
             outcome: Err(NOT_STARTED.to_owned()),
             markers: Vec::new(),
+            since_main_ns: None,
             requests: Vec::new(),
             steps: Vec::new(),
             files_of_start: None,
@@ -446,9 +447,8 @@ impl Trial {
             (_, Some(asking)) => {
                 let (callback, answered) = self.while_it_starts(stage, deadline, asking.answered()).await?;
                 if let Some(callback) = callback {
-                    let told =
-                        callback.since_main_ns.map(|ns| format!("{ns} ns after the start of the workload's main"));
-                    self.marker("callback", "client", callback.at_ns, told);
+                    self.observation.since_main_ns = callback.since_main_ns;
+                    self.marker("callback", "client", callback.at_ns, None);
                 }
                 let Answered { exchange, address, receiver } = answered?;
                 self.receiver = Some(receiver);

@@ -38,6 +38,8 @@ pub struct Course {
     pub seen_by: &'static str,
     /// What the agent itself saw.
     pub markers: Vec<Marker>,
+    /// How long the workload's `main` had run when its socket listened, as it says itself.
+    pub since_main_ns: Option<u64>,
     /// The steps that were done so far, each with its number and its time.
     pub steps: Vec<(u32, Range<u64>)>,
     /// Whether its single events are to be written down.
@@ -131,7 +133,7 @@ impl Explainer {
     pub fn finish(self, course: &Course, device: Option<(String, DeviceCounts)>) -> Explanation {
         let Some(launch_ns) = course.launch_ns else { return Explanation::default() };
         let start = self.start.unwrap_or_else(|| Start {
-            markers: course.markers.clone(),
+            markers: start::with_main(course.markers.clone(), course, launch_ns),
             phases: without_probes(course, launch_ns),
             ..Start::default()
         });

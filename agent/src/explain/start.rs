@@ -4,7 +4,7 @@ use super::{Course, executions, samples, since, single_events::SingleEvents};
 use crate::{
     correlate::{
         Activity, Category, Charge, Element, ExitCount, Graph, Marker, Phase, Saving, Span, Text, View, calls, exits,
-        faults, folded, markers_of_records, phases, threads, undelay, wakeups,
+        faults, folded, markers_of_records, phases, threads, undelay, wakeups, workload_main,
     },
     record::tables,
 };
@@ -29,7 +29,7 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn of(view: &View<'_>, course: &Course, launch_ns: u64) -> Self {
-        let mut start = Self { markers: markers(view, course), ..Self::default() };
+        let mut start = Self { markers: markers(view, course, launch_ns), ..Self::default() };
         if let Some(response_ns) = course.response_ns {
             start.phases = phases(&start.markers, launch_ns, response_ns);
         }
@@ -117,11 +117,17 @@ impl Start {
 }
 
 /// What the agent and the probes saw, in order.
-fn markers(view: &View<'_>, course: &Course) -> Vec<Marker> {
+fn markers(view: &View<'_>, course: &Course, launch_ns: u64) -> Vec<Marker> {
     let mut markers = course.markers.clone();
     let of_records = markers_of_records(view);
     undelay(&mut markers, &of_records);
     markers.extend(of_records);
+    with_main(markers, course, launch_ns)
+}
+
+/// In order, with the beginning of the workload's `main` among them, if it told.
+pub(super) fn with_main(mut markers: Vec<Marker>, course: &Course, launch_ns: u64) -> Vec<Marker> {
+    markers.extend(course.since_main_ns.and_then(|since_main_ns| workload_main(&markers, since_main_ns, launch_ns)));
     markers.sort_by_key(|marker| marker.at_ns);
     markers
 }

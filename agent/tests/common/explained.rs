@@ -19,12 +19,14 @@ pub struct Expected {
 }
 
 /// What is seen of Linux with a workload.
-pub const GUEST: [(&str, &str); 5] = [
+pub const GUEST: [(&str, &str); 7] = [
     ("console_first_byte", "console"),
     ("guest_init", "console"),
     ("guest_app", "console"),
     ("callback", "client"),
     ("first_response", "client"),
+    ("guest_listens", "console"),
+    ("workload_main", "client"),
 ];
 
 /// Runs `sandscope run` with these words, and returns what it printed.

@@ -209,7 +209,7 @@ fn explain_and_leave_nothing(test: &str, kind: &str, path: &[&str], beside: &[&s
             found.unwrap_or_else(|| panic!("no marker {name}")).number("at_ns").unwrap()
         };
         // Nobody sends before it is there: the first frame is the workload's callback, or the question for its address.
-        assert!(0 < at("first_exec") && at("first_exec") < at("listen"));
+        assert!(0 < at("first_exec") && at("first_exec") < at("workload_main") && at("workload_main") < at("listen"));
         assert!(at("listen") < at("first_frame_out") && at("first_frame_out") < at("callback"));
         assert!(at("callback") < at("first_response") && at("first_response") == wall_ns);
         // Callback and first request, each way.

@@ -90,6 +90,9 @@ pub enum Need {
     None,
 }
 
+/// What a workload prints when its socket listens (workloads/README.md).
+pub const WORKLOAD_LISTENS: &str = "listening on";
+
 /// How a guest tells that it is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {

@@ -8,7 +8,7 @@ use super::{
         firecracker,
         qemu::{Board, Boot, Bus, Model},
     },
-    Guest, Kernel, Need, Ready,
+    Guest, Kernel, Need, Ready, WORKLOAD_LISTENS,
 };
 use std::net::Ipv4Addr;
 
@@ -32,7 +32,7 @@ pub const NANOS: Guest = Guest {
         sandbox: Ipv4Addr::new(10, 214, 0, 2),
         prefix_length: 30,
     }),
-    ready: Ready::Says("listening on"),
+    ready: Ready::Says(WORKLOAD_LISTENS),
     milestones: &[("guest_main", "en1: assigned")],
     last_words: &["assertion", "*** fatal", "frame trace:"],
     is_kernel: true,
