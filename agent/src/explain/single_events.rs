@@ -208,15 +208,18 @@ impl Material<'_> {
     }
 
     fn console(&self) -> impl Iterator<Item = tables::ConsoleLine> {
-        let row = |source: &str, at_ns: u64, line: String| tables::ConsoleLine {
+        let row = |number: u32, source: &str, at_ns: u64, line: String| tables::ConsoleLine {
             at_ns: self.since(at_ns),
             source: source.to_owned(),
+            number: Some(number),
             line,
         };
-        let seen = self.markers.iter().filter(|marker| marker.name == "console_line");
-        let seen = seen.map(move |marker| row(marker.source, marker.at_ns, marker.detail.clone().unwrap_or_default()));
-        let read = self.course.console_lines.iter();
-        read.map(move |(at_ns, line)| row("console", *at_ns, line.clone())).chain(seen)
+        let seen = (0..).zip(self.markers.iter().filter(|marker| marker.name == "console_line"));
+        let seen = seen.map(move |(number, marker)| {
+            row(number, marker.source, marker.at_ns, marker.detail.clone().unwrap_or_default())
+        });
+        let read = (0..).zip(&self.course.console_lines);
+        read.map(move |(number, (at_ns, line))| row(number, "console", *at_ns, line.clone())).chain(seen)
     }
 
     fn counters(&self) -> impl Iterator<Item = tables::Counter> {

@@ -111,6 +111,7 @@ fn starts_are_accounted_for(kinds: &[&str]) -> Result<()> {
         // gVisor's sockets are not the host's.
         assert_eq!(named("listen"), matches!(kind, "process" | "runc" | "crun"), "{kind}");
         assert_eq!(named("callback"), kind != "kvm-floor", "{kind}");
+        assert_eq!(named("workload_main"), kind != "kvm-floor", "{kind}");
         assert_eq!(named("first_frame_out"), kind != "kvm-floor", "{kind}");
         assert_eq!(named("console_first_byte"), kind == "kvm-floor", "{kind}");
     }
@@ -278,6 +279,8 @@ fn a_guest_told_to_exit_so_often_is_found_to_have_done_so() {
     // Twelve halts of 20 ms; one that ends while the thread waits for a CPU is `run_queue` from then on.
     assert!((200_000_000..2_000_000_000).contains(&halted), "{halted}");
     let lines: Vec<_> = rows(&out, "console_lines");
+    let numbers: BTreeSet<_> = lines.iter().map(|row| (row.text("source"), row.number("number"))).collect();
+    assert_eq!(numbers.len(), lines.len(), "each line has a number of its own");
     let read = |text: &str| lines.iter().any(|row| row.text("source") == "kvm_pio" && row.text("line") == text);
     assert!(read("sandscope floor: up") && read("sandscope floor: done"));
 }

@@ -117,6 +117,8 @@ tables! {
         /// `console`: the agent read it from the sandbox's output; `kvm_pio`: probes saw the guest send it to its serial
         /// port, which is earlier and more exact.
         source: String,
+        /// Its number among the lines of that source, from 0; null in results of earlier versions.
+        number: Option<u32>,
         /// The line, shortened and made harmless.
         line: String,
     }
