@@ -7,7 +7,7 @@ mod common;
 use anyhow::{Context as _, Result, ensure};
 use common::{disturbance::undisturbed, histories, probes, spawn_in_scope, subject};
 use sandscope::{
-    correlate::{Category, Element, Graph, Histories, Names, Source, folded},
+    correlate::{Category, Element, Graph, Held, Histories, Names, Source, asked_by, folded},
     host::clock::monotonic_ns,
     probe::{Options, Probes, Record, Recording},
     role::RoleRule,
@@ -152,6 +152,18 @@ impl Recorded {
         parts
     }
 
+    /// The locks that were waited for on that path while others of the program held them: in which call, by which function.
+    fn held_locks(&self, start_ns: u64, end_ns: u64) -> Vec<(String, String, Held)> {
+        let graph = Graph::of(&self.histories, &self.recording.records, &self.names, start_ns, end_ns);
+        let locks = graph.held_locks(&graph.path(self.pid)).into_iter().map(|(lock, held)| {
+            assert_eq!([lock.role, lock.held_by].map(|role| self.histories.texts.get(role)), ["program"; 2]);
+            let stack = folded(&self.names.functions(&self.histories.stacks.get(lock.stack).calls));
+            let call = lock.within.map_or(String::new(), |within| within.called.name());
+            (call, asked_by(&stack).unwrap_or_default().to_owned(), held)
+        });
+        locks.collect()
+    }
+
     /// The path from the first thing that happened to the end of the first thread.
     fn whole_path(&self) -> (u64, Vec<Part>) {
         let start_ns = self.recording.records.first().unwrap().header().at_ns;
@@ -169,11 +181,17 @@ fn of(parts: &[Part], category: Category) -> u64 {
     sum(parts, |part| part.category == category)
 }
 
-/// Runs `race BESIDE MAIN`: the length of the main thing by its own clock, and the path of it.
-fn race(probes: &mut Probes, beside: &str, main: &str) -> (u64, Vec<Part>) {
+/// Runs `race BESIDE MAIN`, and tells when the main thing began and ended by its own clock.
+fn raced(probes: &mut Probes, beside: &str, main: &str) -> (Recorded, u64, u64) {
     let recorded = record_with(probes, subject("race").args([beside, main]));
     let instants: Vec<u64> = recorded.printed.split_whitespace().map(|word| word.parse().unwrap()).collect();
     let [start_ns, end_ns] = instants[..] else { panic!("{:?}", recorded.printed) };
+    (recorded, start_ns, end_ns)
+}
+
+/// The same: the length of the main thing, and the path of it.
+fn race(probes: &mut Probes, beside: &str, main: &str) -> (u64, Vec<Part>) {
+    let (recorded, start_ns, end_ns) = raced(probes, beside, main);
     let parts = recorded.path(start_ns, end_ns);
     let told = |category: Category| format!("{} {:.1} ms", category.name(), of(&parts, category) as f64 / 1e6);
     let told: Vec<_> =
@@ -349,6 +367,36 @@ fn a_lock_that_others_hold_is_waited_for_where_it_is_taken() {
         let waits = || parts.iter().filter(|part| part.category == Category::Lock);
         let named: u64 = waits().filter(|part| part.stack.ends_with("m_start")).map(|part| part.time_ns).sum();
         ensure!(named * 10 >= lock * 9, "{:?}", waits().collect::<Vec<_>>());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_lock_that_a_thread_of_the_program_itself_holds_is_told_beside_what_that_one_does() {
+    let test = "a_lock_that_a_thread_of_the_program_itself_holds_is_told_beside_what_that_one_does";
+    let maps = "maps:300";
+    undisturbed(|| {
+        let Some(mut probes) = attached(test) else { return Ok(()) };
+        let (alone, start_ns, end_ns) = raced(&mut probes, "none", maps);
+        ensure!(alone.held_locks(start_ns, end_ns).is_empty(), "nobody else wants it");
+        let alone_ns = end_ns - start_ns;
+        // The other one fills 32 MiB in at a time, with the lock of the address space that they share.
+        let (beside, start_ns, end_ns) = raced(&mut probes, "populate:8192", maps);
+        probes.detach();
+        let (parts, locks) = (beside.path(start_ns, end_ns), beside.held_locks(start_ns, end_ns));
+        let held_ns: u64 = locks.iter().map(|(.., held)| held.time_ns).sum();
+        let ready_ns = of(&parts, Category::Runnable);
+        println!(
+            "{maps}: {alone_ns} ns alone, {} beside another, {ready_ns} without a CPU: {locks:?}",
+            end_ns - start_ns
+        );
+        ensure!(of(&parts, Category::Lock) == 0, "the one that held it was seen");
+        let longer_ns = (end_ns - start_ns).saturating_sub(alone_ns);
+        ensure!(held_ns * 100 >= longer_ns.saturating_sub(ready_ns) * 70, "{held_ns} of {longer_ns} ns more");
+        ensure!(held_ns <= end_ns - start_ns, "{held_ns} ns of {} ns", end_ns - start_ns);
+        let named =
+            locks.iter().filter(|(call, by, _)| ["mmap", "munmap"].contains(&call.as_str()) && by.contains("m"));
+        ensure!(named.map(|(.., held)| held.time_ns).sum::<u64>() * 10 >= held_ns * 9, "{locks:?}");
         Ok(())
     });
 }

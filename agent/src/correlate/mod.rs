@@ -37,7 +37,7 @@ pub use file_calls::{FileCalls, file_calls};
 pub use history::{Bystander, Duty, History, NamedThread, Running, Sampled, Wake, is_itself};
 pub use marker::{Marker, markers_of_records, undelay, workload_main};
 pub use names::{Called, Cause, Names, Softirq};
-pub use path::{Category, Charge, Detail, Element, Graph, Saving, asked_by, folded};
+pub use path::{Category, Charge, Detail, Element, Graph, Held, HeldLock, Saving, asked_by, folded};
 pub use phase::{Phase, phases};
 pub use reading::{Histories, Source};
 pub use span::{Activity, Missing, Span, Within};

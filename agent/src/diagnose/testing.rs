@@ -5,8 +5,8 @@ use crate::{
     record::{
         Dataset, Manifest, Outcome, SCHEMA_VERSION,
         tables::{
-            Attribution, Block, EventCount, Execution, Exit, GuestAddress, Instance, MemoryHost, Page, PageScan,
-            Sample, Saving, Sched, Thread, Wakeup, Window,
+            Attribution, Block, EventCount, Execution, Exit, GuestAddress, HeldLock, Instance, MemoryHost, Page,
+            PageScan, Sample, Saving, Sched, Thread, Wakeup, Window,
         },
     },
     results::Results,
@@ -90,6 +90,7 @@ pub struct Scene {
     instances: BTreeMap<String, Instance>,
     attribution: Vec<(String, Attribution)>,
     savings: Vec<(String, Saving)>,
+    held_locks: Vec<(String, HeldLock)>,
     sched: Vec<(String, Sched)>,
     /// Rows of `windows`.
     pub windows: Vec<(String, Window)>,
@@ -126,6 +127,7 @@ impl Scene {
             instances: BTreeMap::new(),
             attribution: Vec::new(),
             savings: Vec::new(),
+            held_locks: Vec::new(),
             sched: Vec::new(),
             windows: Vec::new(),
             threads: Vec::new(),
@@ -214,6 +216,12 @@ impl Scene {
         self.samples.extend(self.probed(sandbox).into_iter().map(|id| (id, sample.clone())));
     }
 
+    /// Lets one start wait for a lock that threads of the sandbox held for a share of its time.
+    pub fn wait_for_own(&mut self, id: &str, share: f64, lock: HeldLock) {
+        let time_ns = (share * self.instances[id].wall_ns.unwrap() as f64) as u64;
+        self.held_locks.push((id.to_owned(), HeldLock { time_ns, ..lock }));
+    }
+
     /// The instances of a sandbox, to be changed.
     pub fn instances_of(&mut self, sandbox: &str) -> impl Iterator<Item = &mut Instance> {
         self.instances.values_mut().filter(move |instance| instance.sandbox == sandbox)
@@ -261,6 +269,7 @@ impl Scene {
         }
         append(&mut dataset, &self.attribution);
         append(&mut dataset, &self.savings);
+        append(&mut dataset, &self.held_locks);
         append(&mut dataset, &self.sched);
         append(&mut dataset, &self.events);
         append(&mut dataset, &self.block);

@@ -141,6 +141,7 @@ impl Explanation {
         dataset.append(id, start.phases.iter().map(|phase| phase_row(phase, launch_ns)))?;
         dataset.append(id, start.attribution)?;
         dataset.append(id, start.savings)?;
+        dataset.append(id, start.held_locks)?;
         dataset.append(id, start.executions)?;
         dataset.append(id, start.samples)?;
         dataset.append(id, start.exits)?;
@@ -170,6 +171,7 @@ impl Explanation {
         dataset.declare::<tables::Phase>()?;
         dataset.declare::<tables::Attribution>()?;
         dataset.declare::<tables::Saving>()?;
+        dataset.declare::<tables::HeldLock>()?;
         dataset.declare::<tables::Execution>()?;
         dataset.declare::<tables::Exit>()?;
         dataset.declare::<tables::Sched>()?;

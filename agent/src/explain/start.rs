@@ -3,8 +3,8 @@
 use super::{Course, executions, samples, since, single_events::SingleEvents};
 use crate::{
     correlate::{
-        Activity, Category, Charge, Element, ExitCount, Graph, Marker, Phase, Saving, Span, Text, View, calls, exits,
-        faults, folded, markers_of_records, phases, threads, undelay, wakeups, workload_main,
+        Activity, Category, Charge, Element, ExitCount, Graph, Held, Marker, Phase, Saving, Span, Text, View, calls,
+        exits, faults, folded, markers_of_records, phases, threads, undelay, wakeups, workload_main,
     },
     record::tables,
 };
@@ -17,6 +17,7 @@ pub(super) struct Start {
     pub(super) phases: Vec<Phase>,
     pub(super) attribution: Vec<tables::Attribution>,
     pub(super) savings: Vec<tables::Saving>,
+    pub(super) held_locks: Vec<tables::HeldLock>,
     pub(super) executions: Vec<tables::Execution>,
     pub(super) samples: Vec<tables::Sample>,
     pub(super) exits: Vec<tables::Exit>,
@@ -44,6 +45,7 @@ impl Start {
                 start.savings = graph.savings(seer, &path).iter().map(|saving| saving_row(view, saving)).collect();
             }
             start.attribution = attribution(view, &path, &start.phases);
+            start.held_locks = held_locks(view, &graph, &path);
             start.executions = executions::rows(view, graph.spans(), &path, launch_ns);
             start.samples = samples::rows(view, graph.spans(), &path, &start.phases);
         }
@@ -230,6 +232,31 @@ fn saving_row(view: &View<'_>, saving: &Saving) -> tables::Saving {
     let Words { category, role, syscall, object, detail, .. } = Words::of(view, &saving.charge);
     let (time_ns, saves_ns) = (saving.time_ns, saving.saves_ns);
     tables::Saving { category, role, syscall, object, detail, time_ns, saves_ns }
+}
+
+/// One row for each lock, where several stacks have the same functions.
+fn held_locks(view: &View<'_>, graph: &Graph<'_>, path: &[Element]) -> Vec<tables::HeldLock> {
+    let histories = view.histories;
+    let word = |text: Text| histories.texts.get(text).to_owned();
+    let mut named: BTreeMap<_, Held> = BTreeMap::new();
+    for (lock, held) in graph.held_locks(path) {
+        let syscall = lock.within.map(|within| within.called.name());
+        let object = lock.within.and_then(|within| within.object).map(word);
+        let stack = folded(&view.names.functions(&histories.stacks.get(lock.stack).calls));
+        let all = named.entry((word(lock.role), syscall, object, stack, word(lock.held_by))).or_default();
+        all.count += held.count;
+        all.time_ns += held.time_ns;
+    }
+    let row = |((role, syscall, object, stack, held_by), Held { count, time_ns })| tables::HeldLock {
+        role,
+        syscall,
+        object,
+        stack,
+        held_by,
+        count,
+        time_ns,
+    };
+    named.into_iter().map(row).collect()
 }
 
 /// Thread, role, cause, detail and waker.

@@ -2,7 +2,7 @@
 
 use crate::{
     correlate::asked_by,
-    record::tables::{Attribution, AttributionSlice, Saving},
+    record::tables::{Attribution, AttributionSlice, HeldLock, Saving},
 };
 
 /// What time on the critical path was spent on, whichever thread and instance it was. Objects that differ in their folders alone, as
@@ -39,6 +39,12 @@ impl PathElement {
     /// What a row of `savings` takes away.
     pub fn of_saving(row: &Saving) -> Self {
         Self::of_words(&row.category, [&row.role, &row.syscall, &row.object, &row.detail], None)
+    }
+
+    /// What a row of `held_locks` is about.
+    pub fn of_held_lock(row: &HeldLock) -> Self {
+        let (role, held_by) = (Some(row.role.clone()), Some(row.held_by.clone()));
+        Self::of_words("lock", [&role, &row.syscall, &row.object, &held_by], Some(&row.stack))
     }
 
     fn of_words(category: &str, words: [&Option<String>; 4], stack: Option<&str>) -> Self {

@@ -158,6 +158,7 @@ fn declare_all(dataset: &mut Dataset) {
     dataset.declare::<EventCount>().unwrap();
     dataset.declare::<tables::Execution>().unwrap();
     dataset.declare::<tables::Saving>().unwrap();
+    dataset.declare::<tables::HeldLock>().unwrap();
     dataset.declare::<tables::Sample>().unwrap();
     dataset.declare::<Exit>().unwrap();
     dataset.declare::<tables::ExitEvent>().unwrap();

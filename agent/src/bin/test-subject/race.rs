@@ -75,6 +75,13 @@ fn other(name: &str, over: &AtomicBool) -> Result<()> {
                 std::hint::black_box(&memory);
             }
         }
+        // Pages are filled in and given back with the lock of the address space held.
+        ("populate", pages) => {
+            let pages = pages.parse()?;
+            while goes_on() {
+                map(pages, libc::MAP_POPULATE)?;
+            }
+        }
         ("direct", path) => {
             let file =
                 File::options().read(true).custom_flags(libc::O_DIRECT).open(path).with_context(|| path.to_owned())?;
@@ -90,6 +97,22 @@ fn other(name: &str, over: &AtomicBool) -> Result<()> {
             }
         }
         _ => bail!("{name}: nothing that goes on beside others"),
+    }
+    Ok(())
+}
+
+/// Maps so many pages and takes them away again.
+fn map(pages: usize, flags: i32) -> Result<()> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, at an address that the kernel chooses, touches no memory that anybody refers to.
+    let memory =
+        unsafe { libc::mmap(std::ptr::null_mut(), pages * PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error()).context("mmap");
+    }
+    // SAFETY: the whole of the mapping that was just made, which nobody refers to.
+    if unsafe { libc::munmap(memory, pages * PAGE) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("munmap");
     }
     Ok(())
 }
@@ -112,6 +135,11 @@ fn main_thing(what: &str) -> Result<()> {
         "mounts" => {
             for _ in 0..how.parse::<u32>()? {
                 std::fs::read("/proc/self/mountinfo")?;
+            }
+        }
+        "maps" => {
+            for _ in 0..how.parse::<u32>()? {
+                map(1, 0)?;
             }
         }
         "touch" => {

@@ -32,7 +32,7 @@ pub struct Graph<'a> {
     packets: Packets,
     polls: Polls,
     /// What the waits at stacks are for, where that is known.
-    waits: HashMap<Stack, Category>,
+    pub(super) waits: HashMap<Stack, Category>,
     pub(super) throttled: Throttled,
 }
 

@@ -7,13 +7,15 @@
 //!
 //! ```text
 //! histories ─► spans ─► graph (what ended each wait) ─► walk ─► elements
-//!                                                    └► replay ─► what an element's absence would save
+//!                                                    ├► replay ─► what an element's absence would save
+//!                                                    └► held locks ─► who of the sandbox kept whom waiting
 //! ```
 
 mod charge;
 mod cpus;
 mod doings;
 mod graph;
+mod held_locks;
 mod kernel_wait;
 mod packets;
 mod polls;
@@ -23,6 +25,7 @@ mod walk;
 
 pub use charge::{Category, Charge, Detail};
 pub use graph::Graph;
+pub use held_locks::{Held, HeldLock};
 pub use kernel_wait::{asked_by, folded};
 pub use replay::Saving;
 pub use walk::Element;

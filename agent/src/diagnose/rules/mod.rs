@@ -10,6 +10,7 @@ mod exits;
 mod failures;
 mod file_copies;
 mod guest_page_cache;
+mod held_lock;
 mod idle_cost;
 mod initialisation;
 mod lock_wait;
@@ -52,6 +53,7 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &cache_state::CacheState,
         &rcu_wait::RCU_WAIT,
         &lock_wait::LOCK_WAIT,
+        &held_lock::HeldLock,
         &run_queue::RunQueue,
         &cpu_limit::CPU_LIMIT,
         &block_io::BlockIo,

@@ -15,7 +15,7 @@ pub use memory::{GuestMemory, KernelMemory, Ksm, Memory, MemoryHost, Page, PageS
 pub use run::{EventCount, Instance, Run};
 pub use slices::{AttributionSlice, ConsoleLine, Counter, ExitEvent, ThreadSlice, VcpuSlice, WakeupFlow};
 pub use step::{Activity, Answer, Cell, Latency, Outlier, Pickup, Response, Step, Traffic};
-pub use timeline::{Attribution, Execution, Marker, Phase, Request, Sample, Saving};
+pub use timeline::{Attribution, Execution, HeldLock, Marker, Phase, Request, Sample, Saving};
 pub use window::{GuestAddress, IdleState, PerfCounter, Preemption, Thread, Window};
 
 use super::table::Table;
@@ -43,11 +43,12 @@ mod tests {
 
     /// Numeric columns that name or number a thing, so that they have no unit; and `value`, the unit of which is in a column
     /// of its own.
-    const IDENTIFIERS: [&str; 19] = [
+    const IDENTIFIERS: [&str; 20] = [
         "by_tid",
         "cpu",
         "error_code",
         "inode",
+        "number",
         "parent_tgid",
         "position",
         "repetition",

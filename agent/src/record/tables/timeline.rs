@@ -80,6 +80,26 @@ tables! {
         saves_ns: u64,
     }
 
+    /// One row per lock of the kernel that a thread of the sandbox waited for on the critical path while another thread of the sandbox held it. The
+    /// path goes on with the one that held it, so that what that one did is in `attribution`, and the wait is here alone. No instant is in
+    /// two rows. Waits below 100 µs, and those that signals can end, are not told apart from others; before Linux 5.19 none is.
+    table held_locks = HeldLock of instance {
+        /// Role of the thread that waited.
+        role: String,
+        /// The system call, or `page fault`, in which it did.
+        syscall: Option<String>,
+        /// What that call is about, as in `attribution`.
+        object: Option<String>,
+        /// Where in the kernel it waited, as in `attribution`.
+        stack: String,
+        /// Role of the thread that held the lock and woke it.
+        held_by: String,
+        /// How often that was.
+        count: u64,
+        /// Time of the critical path that passed meanwhile.
+        time_ns: u64,
+    }
+
     /// One row per program that the sandbox executed while it started, in order.
     table executions = Execution of instance {
         /// The process, as the host numbers it.
