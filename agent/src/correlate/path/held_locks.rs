@@ -57,16 +57,34 @@ impl Graph<'_> {
         all
     }
 
-    /// The lock that a task handed over to another one at an instant, and since when that one had waited.
+    /// The lock that a task handed over to another one at an instant, and since when that one had waited. Whom the lock's holder wakes
+    /// may find that somebody else was quicker, and waits again: in one call, all of that is one wait.
     fn handed_over(&self, holder: usize, waiter: usize, at_ns: u64) -> Option<(HeldLock, u64)> {
         let spans = &self.spans[waiter];
         let place = spans.partition_point(|span| span.end_ns < at_ns);
         let span = spans.get(place).filter(|span| span.end_ns == at_ns)?;
-        let Activity::Blocked { within, woken: Some(wake), .. } = span.activity else { return None };
-        let stack = wake.stack.filter(|stack| self.waits.get(stack) == Some(&Category::Lock))?;
-        let by_holder = holder != waiter && self.end_of(waiter, place) == End::By { task: holder, at_ns };
+        let Activity::Blocked { within, .. } = span.activity else { return None };
+        if holder == waiter || self.end_of(waiter, place) != (End::By { task: holder, at_ns }) {
+            return None;
+        }
+        let mut waited = None;
+        for span in spans[..=place].iter().rev() {
+            match span.activity {
+                Activity::Runnable { .. } => {}
+                Activity::Kernel(other) if Some(other) == within => {}
+                Activity::Blocked { within: other, woken, .. } if other == within => {
+                    let stack = woken.and_then(|wake| wake.stack);
+                    if stack.is_some_and(|stack| self.waits.get(&stack) != Some(&Category::Lock)) {
+                        break;
+                    }
+                    waited = stack.map(|stack| (stack, span.start_ns)).or(waited);
+                }
+                _ => break,
+            }
+        }
+        let (stack, since_ns) = waited?;
         let role = |task: usize, at_ns| self.histories.tasks[task].role_at(at_ns);
-        let lock = HeldLock { role: role(waiter, span.start_ns), within, stack, held_by: role(holder, at_ns) };
-        by_holder.then_some((lock, span.start_ns))
+        let lock = HeldLock { role: role(waiter, since_ns), within, stack, held_by: role(holder, at_ns) };
+        Some((lock, since_ns))
     }
 }

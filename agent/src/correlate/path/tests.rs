@@ -190,22 +190,38 @@ fn a_wait_that_a_worker_of_the_kernel_ends_is_for_what_the_kernel_was_waiting_fo
 
 #[test]
 fn who_of_the_sandbox_held_a_lock_is_on_the_path_and_who_waited_for_it_is_told_beside() {
+    let held_of = |records: &[Record], start_ns| {
+        let (histories, names) = (histories(records), Names::default());
+        let graph = Graph::of(&histories, records, &names, start_ns, 200);
+        let path = graph.path(PROCESS);
+        assert!(path.iter().all(|element| element.charge.category != Category::Lock));
+        graph.held_locks(&path).into_values().collect::<Vec<_>>()
+    };
     let held = |is_lock, start_ns| {
         let mut records = launch();
         records.extend([new_thread(132, PROCESS, OTHER), switch(133, STRANGER, 0, OTHER)]);
         records.push(leaves_in(READ, 140, switch(150, PROCESS, UNINTERRUPTIBLE, STRANGER)));
         records.push(wait_stack(180, PROCESS, &[0x10], is_lock));
         records.extend([wakes(180, OTHER, PROCESS), switch(185, STRANGER, 0, PROCESS)]);
-        let (histories, names) = (histories(&records), Names::default());
-        let graph = Graph::of(&histories, &records, &names, start_ns, 200);
-        let path = graph.path(PROCESS);
-        assert!(path.iter().all(|element| element.charge.category != Category::Lock));
-        graph.held_locks(&path).into_values().collect::<Vec<_>>()
+        held_of(&records, start_ns)
     };
     assert_eq!(held(true, RUNS_NS), [Held { count: 1, time_ns: 30 }]);
     // Before the path begins nothing is waited for.
     assert_eq!(held(true, 170), [Held { count: 1, time_ns: 10 }]);
     assert_eq!(held(false, RUNS_NS), []);
+    let twice = |is_lock| {
+        let mut records = launch();
+        records.extend([new_thread(132, PROCESS, OTHER), switch(133, STRANGER, 0, OTHER)]);
+        records.push(leaves_in(READ, 140, switch(150, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+        records.push(wait_stack(180, PROCESS, &[0x10], is_lock));
+        records.extend([wakes(180, OTHER, PROCESS), switch(182, STRANGER, 0, PROCESS)]);
+        // Too short a wait to be asked where it is, as it finds the lock taken again.
+        records.push(leaves_in(READ, 140, switch(185, PROCESS, UNINTERRUPTIBLE, STRANGER)));
+        records.extend([wakes(190, OTHER, PROCESS), switch(191, STRANGER, 0, PROCESS)]);
+        held_of(&records, RUNS_NS)
+    };
+    assert_eq!(twice(true), [Held { count: 1, time_ns: 40 }]);
+    assert_eq!(twice(false), []);
 }
 
 #[test]

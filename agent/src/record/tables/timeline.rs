@@ -80,9 +80,9 @@ tables! {
         saves_ns: u64,
     }
 
-    /// One row per lock of the kernel that a thread of the sandbox waited for on the critical path while another thread of the sandbox held it. The
-    /// path goes on with the one that held it, so that what that one did is in `attribution`, and the wait is here alone. No instant is in
-    /// two rows. Waits below 100 µs, and those that signals can end, are not told apart from others; before Linux 5.19 none is.
+    /// One row per lock of the kernel that a thread of the sandbox waited for on the critical path while another thread of the sandbox
+    /// held it. The path goes on with the one that held it, so that what that one did is in `attribution`, and the wait is here alone. No
+    /// instant is in two rows. Waits below 100 µs, and those that signals can end, are not told apart from others; before Linux 5.19 none is.
     table held_locks = HeldLock of instance {
         /// Role of the thread that waited.
         role: String,
