@@ -131,7 +131,10 @@ fn record_while(probes: &mut Probes, command: &mut Command, meanwhile: impl FnOn
 
 impl Recorded {
     /// The path to what the process's first thread does at the end.
-    fn path(&self, start_ns: u64, end_ns: u64) -> Vec<Part> {
+    ///
+    /// # Errors
+    /// When something of it is not explained: a kernel that is interrupted where it tells of an event tells nobody of the next.
+    fn path(&self, start_ns: u64, end_ns: u64) -> Result<Vec<Part>> {
         let graph = Graph::of(&self.histories, &self.recording.records, &self.names, start_ns, end_ns);
         let path = graph.path(self.pid);
         assert_eq!(path.iter().map(Element::time_ns).sum::<u64>(), end_ns - start_ns, "the path is the whole time");
@@ -148,8 +151,8 @@ impl Recorded {
         };
         let parts: Vec<_> = path.iter().map(part).collect();
         let unexplained = sum(&parts, |part| part.category == Category::Unattributed);
-        assert_eq!(unexplained, 0, "{parts:?}");
-        parts
+        ensure!(unexplained == 0, "{unexplained} ns are not explained: {parts:?}");
+        Ok(parts)
     }
 
     /// The locks that were waited for on that path while others of the program held them: in which call, by which function.
@@ -169,7 +172,7 @@ impl Recorded {
         let start_ns = self.recording.records.first().unwrap().header().at_ns;
         let is_end = |record: &&Record| matches!(record, Record::Exit(exit) if exit.header.tid == self.pid);
         let end_ns = self.recording.records.iter().rfind(is_end).unwrap().header().at_ns;
-        (end_ns - start_ns, self.path(start_ns, end_ns))
+        (end_ns - start_ns, self.path(start_ns, end_ns).unwrap())
     }
 }
 
@@ -190,14 +193,14 @@ fn raced(probes: &mut Probes, beside: &str, main: &str) -> (Recorded, u64, u64) 
 }
 
 /// The same: the length of the main thing, and the path of it.
-fn race(probes: &mut Probes, beside: &str, main: &str) -> (u64, Vec<Part>) {
+fn race(probes: &mut Probes, beside: &str, main: &str) -> Result<(u64, Vec<Part>)> {
     let (recorded, start_ns, end_ns) = raced(probes, beside, main);
-    let parts = recorded.path(start_ns, end_ns);
+    let parts = recorded.path(start_ns, end_ns)?;
     let told = |category: Category| format!("{} {:.1} ms", category.name(), of(&parts, category) as f64 / 1e6);
     let told: Vec<_> =
         Category::ALL.iter().filter(|(category, _)| of(&parts, *category) > 0).map(|(c, _)| told(*c)).collect();
     println!("{main} beside {beside}: {:.1} ms: {}", (end_ns - start_ns) as f64 / 1e6, told.join(", "));
-    (end_ns - start_ns, parts)
+    Ok((end_ns - start_ns, parts))
 }
 
 /// Races one thing beside each of these and checks its length and path, beside each of them until others let it. A host that can't
@@ -211,7 +214,7 @@ fn race_beside<T: AsRef<str>>(
     for beside in all {
         let ran = undisturbed(|| {
             let Some(mut probes) = attached(test) else { return Ok(false) };
-            let (wall_ns, parts) = race(&mut probes, beside.as_ref(), main);
+            let (wall_ns, parts) = race(&mut probes, beside.as_ref(), main)?;
             probes.detach();
             check(wall_ns, &parts).with_context(|| format!("{main} beside {}", beside.as_ref()))?;
             Ok(true)
@@ -279,8 +282,8 @@ fn a_wait_for_a_grace_period_is_one_whatever_others_do_beside_it() {
     for beside in bystanders(disk.path()) {
         let ran = undisturbed(|| {
             let Some(mut probes) = attached(test) else { return Ok(false) };
-            let (_, alone) = race(&mut probes, "none", "rcu:4");
-            let (wall_ns, parts) = race(&mut probes, &beside, "rcu:4");
+            let (_, alone) = race(&mut probes, "none", "rcu:4")?;
+            let (wall_ns, parts) = race(&mut probes, &beside, "rcu:4")?;
             probes.detach();
             // Nearly all of it is that; with others on both CPUs it is also waited for one of them, for longer than for the grace
             // periods if the host has other things to do. These are no shorter for it.
@@ -346,16 +349,17 @@ fn a_lock_that_others_hold_is_waited_for_where_it_is_taken() {
         let Some(mut probes) = attached(test) else { return Ok(()) };
         let mut read = || race(&mut probes, "none", &format!("mounts:{READS}"));
         // The quickest is the one that others on the host were least in the way of.
-        let (alone_ns, parts) = (0..3).map(|_| read()).min_by_key(|(wall_ns, _)| *wall_ns).unwrap();
+        let (alone_ns, parts) = [read()?, read()?, read()?].into_iter().min_by_key(|(wall_ns, _)| *wall_ns).unwrap();
         ensure!(of(&parts, Category::Lock) == 0, "nobody else wants it: {parts:?}");
         // Others copy a namespace with many mounts again and again: each copy holds the lock of all namespaces.
         let mut storm = subject("mounts 600 4");
         let mut storm = storm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         storm.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
-        let (beside_ns, parts) = read();
+        let beside = read();
         probes.detach();
         drop(storm.stdin.take());
         assert!(storm.wait().unwrap().success());
+        let (beside_ns, parts) = beside?;
         println!("{READS} reads: {alone_ns} ns alone; {beside_ns} ns beside others");
         let (lock, ready) = (of(&parts, Category::Lock), of(&parts, Category::Runnable));
         // Whatever is longer than alone is the lock, but for the CPUs that the others use too.
@@ -383,7 +387,7 @@ fn a_lock_that_a_thread_of_the_program_itself_holds_is_told_beside_what_that_one
         // The other one fills 32 MiB in at a time, with the lock of the address space that they share.
         let (beside, start_ns, end_ns) = raced(&mut probes, "populate:8192", maps);
         probes.detach();
-        let (parts, locks) = (beside.path(start_ns, end_ns), beside.held_locks(start_ns, end_ns));
+        let (parts, locks) = (beside.path(start_ns, end_ns)?, beside.held_locks(start_ns, end_ns));
         let held_ns: u64 = locks.iter().map(|(.., held)| held.time_ns).sum();
         let ready_ns = of(&parts, Category::Runnable);
         println!(

@@ -131,7 +131,11 @@ impl<'a> Graph<'a> {
             return End::Wait(Category::Unattributed, Detail::None);
         };
         let Some(Wake { cause, running, stack }) = woken else {
-            return End::Wait(Category::Unattributed, Detail::Unseen("nobody was seen to end this wait"));
+            let unseen = Detail::Unseen("nobody was seen to end this wait");
+            // Such a call asks for nothing but a timer.
+            let sleeps = [Sysno::nanosleep, Sysno::clock_nanosleep].map(|call| call.id());
+            let is_sleep = within.is_some_and(|within| sleeps.contains(&within.called.number));
+            return End::Wait(if is_sleep { Category::Timer } else { Category::Unattributed }, unseen);
         };
         let tid = self.histories.tasks[task].tid;
         let request = |any| {

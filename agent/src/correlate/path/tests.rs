@@ -323,6 +323,13 @@ fn a_wait_that_nobody_was_seen_to_end_is_not_explained() {
     let account = Account::of(&records, PROCESS, RUNS_NS, 200);
     assert_eq!(account.time(Category::Unattributed, "runtime", "nobody was seen to end this wait"), 30);
     assert!(matches!(account.elements[1].0.charge.detail, Detail::Unseen(_)));
+    // Unless the call says what it is for.
+    const CLOCK_NANOSLEEP: i32 = 230;
+    let mut asleep = records.clone();
+    asleep[records.len() - 2] = leaves_in(CLOCK_NANOSLEEP, 148, records[records.len() - 2].clone());
+    let account_of = Account::of(&asleep, PROCESS, RUNS_NS, 200);
+    assert_eq!(account_of.time(Category::Timer, "runtime", "nobody was seen to end this wait"), 30);
+    assert_eq!(unexplained(&account_of), 0);
     // Of a thread that is not known, nothing is.
     let account = Account::of(&records, 12345, RUNS_NS, 200);
     assert_eq!(unexplained(&account), 70);
