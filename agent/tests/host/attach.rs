@@ -219,9 +219,10 @@ fn thousands_of_threads_are_attached_to_in_a_moment() {
     println!("{took:?} for a window of {}", summary["seconds"]);
     assert_eq!(summary["unrecorded_count"], 0, "{summary:#}");
     assert_eq!(rows(out.path(), "threads").len(), 8001);
-    // Each wakes up once a second, later where CPUs are rare.
-    let wakeups = summary["wakeups_per_s"].as_f64().unwrap();
-    assert!((4000.0..8100.0).contains(&wakeups), "{wakeups}");
+    // Each wakes up once a second, later where CPUs are rare; at its ends a window may hold one wake-up more of all of them.
+    let [wakeups, seconds] = ["wakeups_per_s", "seconds"].map(|name| summary[name].as_f64().unwrap());
+    let most = 8000.0 * (seconds.floor() + 1.0) / seconds;
+    assert!((4000.0..most * 1.01).contains(&wakeups), "{wakeups} of {most} at most");
     assert!(
         took < Duration::from_secs(20),
         "reading all of a process for each of its threads takes a minute: {took:?}"

@@ -391,7 +391,9 @@ fn three_lives_of_a_linux_guest_leave_nothing() {
             instance.launch().unwrap();
             await_ready(&bench.callback, &label, &mut *instance);
             let reached: Vec<_> = instance.console().reached().iter().map(|reached| reached.marker).collect();
-            assert_eq!(reached, ["console_first_byte", "guest_init", "guest_app"]);
+            assert_eq!(reached[..3], ["console_first_byte", "guest_init", "guest_app"]);
+            // What it prints right before its callback may be read a moment later.
+            assert!(["guest_listens"; 1].starts_with(&reached[3..]), "{reached:?}");
             instance.stop().unwrap();
             assert_eq!(bench.leftovers(&label), [""; 0]);
         }
