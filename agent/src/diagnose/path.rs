@@ -144,9 +144,9 @@ impl Share<'_> {
         first.chain(next).copied()
     }
 
-    /// The largest parts as evidence.
-    pub fn evidence(&self) -> Vec<Evidence> {
-        let row = |part: &Part| Evidence::new("attribution", part.element.key(), Quantity::Ns(part.mean_ns));
+    /// The largest parts as evidence, which are rows of this table.
+    pub fn evidence(&self, table: &'static str) -> Vec<Evidence> {
+        let row = |part: &Part| Evidence::new(table, part.element.key(), Quantity::Ns(part.mean_ns));
         self.shown().map(row).collect()
     }
 }

@@ -52,7 +52,7 @@ pub fn above(
             weight: Weight::Insight,
             subject: group.subject(),
             text: format!("For {} of a start ({}) it {}", percent(share.ratio), duration(share.mean_ns), told.text),
-            evidence: share.evidence().into_iter().chain(told.evidence).collect(),
+            evidence: share.evidence("attribution").into_iter().chain(told.evidence).collect(),
             next_step: told.next_step,
         });
     }

@@ -1,17 +1,15 @@
 //! Threads of a sandbox wait for one another with locks of the kernel while it starts.
 
 use crate::{
-    diagnose::{Case, Evidence, Finding, Quantity, Rule, Topic, Weight, starts},
+    diagnose::{Case, Finding, Part, Rule, Share, Topic, Weight, starts},
     record::tables,
     report::units::{duration, percent},
     results::{Error, PathElement},
 };
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 /// Part of a start that is worth doing something about.
 const LEAST: f64 = 0.10;
-/// Locks that are named.
-const NAMED: usize = 3;
 
 pub(super) struct HeldLock;
 
@@ -42,18 +40,20 @@ impl Rule for HeldLock {
                 *sums.entry(PathElement::of_held_lock(row)).or_default() += row.time_ns;
             }
             let mean = |time_ns: u64| time_ns as f64 / explained.len() as f64;
-            let mean_ns = mean(sums.values().sum());
-            if sums.is_empty() || mean_ns < LEAST * path.mean_ns {
+            let part = |(element, time_ns)| {
+                let mean_ns = mean(time_ns);
+                Part { element, mean_ns, ratio: mean_ns / path.mean_ns, saves_ns: None }
+            };
+            let mut parts: Vec<Part> = sums.into_iter().map(part).collect();
+            parts.sort_by(|one, other| other.mean_ns.total_cmp(&one.mean_ns));
+            let share = Share {
+                ratio: parts.iter().map(|part| part.ratio).sum(),
+                mean_ns: parts.iter().map(|part| part.mean_ns).sum(),
+                parts: parts.iter().collect(),
+            };
+            if share.ratio < LEAST {
                 continue;
             }
-            let mut locks: Vec<_> = sums.into_iter().collect();
-            locks.sort_by_key(|(_, time_ns)| Reverse(*time_ns));
-            locks.truncate(NAMED);
-            let places: Vec<_> =
-                locks.iter().map(|(lock, time_ns)| format!("{} {}", lock.place(), duration(mean(*time_ns)))).collect();
-            let row = |(lock, time_ns): &(PathElement, u64)| {
-                Evidence::new("held_locks", lock.key(), Quantity::Ns(mean(*time_ns)))
-            };
             findings.push(Finding {
                 rule: self.name(),
                 weight: Weight::Insight,
@@ -61,11 +61,11 @@ impl Rule for HeldLock {
                 text: format!(
                     "For {} of a start ({}) it waits for locks of the kernel that its own threads hold: {}. What the holders did \
                      meanwhile is on the critical path in place of the wait",
-                    percent(mean_ns / path.mean_ns),
-                    duration(mean_ns),
-                    places.join(", ")
+                    percent(share.ratio),
+                    duration(share.mean_ns),
+                    share.places()
                 ),
-                evidence: locks.iter().map(row).collect(),
+                evidence: share.evidence("held_locks"),
                 next_step: "Threads of one process share an address space and its lock: fewer and larger mappings, no populating or freeing of \
                             large ones while others start, or work in processes of their own. Of other locks, the function says whose."
                     .to_owned(),
